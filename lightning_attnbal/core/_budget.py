@@ -9,11 +9,15 @@ from lightning_attnbal.core._quantity import Dimension, Quantity
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Upper bound for a run: a share of the full run's FLOPs, a FLOP count or wall-clock time; optionally a memory peak.
+    """Upper bound for a run: a share of the full run's FLOPs, a FLOP count or wall-clock time.
+
+    Optionally also a memory peak.
 
     Args:
-        limit: a fraction in (0, 1] of the full run's FLOPs, FLOPs in (0, inf) or seconds in (0, inf).
-        memory: peak bytes of training state and saved activations in (0, inf), or None for no limit.
+        limit: a fraction in (0, 1] of the full run's FLOPs, FLOPs in (0, inf) or seconds in (0,
+            inf).
+        memory: peak bytes of training state and saved activations in (0, inf), or None for no
+            limit.
 
     Raises:
         ValueError: a value is outside its range, or of a dimension that makes no sense there.
@@ -26,7 +30,7 @@ class Budget:
         2 PFLOP
         >>> Budget.parse(1.4)
         Traceback (most recent call last):
-        ValueError: Expected `budget` to be in (0, 1] as a share of the full run (0% to 100%), but got 140%.
+        ValueError: Expected `budget` to be in (0, 1] as a share of the full run, but got 140%.
     """
 
     limit: Quantity
@@ -34,10 +38,16 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.limit.dimension is Dimension.BYTE:
-            msg = f"Expected `budget` to be a share, a time or a FLOP count, but got {self.limit}; use `memory=` for bytes."
+            msg = (
+                f"Expected `budget` to be a share, a time or a FLOP count, but got {self.limit}; "
+                "use `memory=` for bytes."
+            )
             raise ValueError(msg)
         if self.is_fraction and not 0 < self.limit.amount <= 1:
-            msg = f"Expected `budget` to be in (0, 1] as a share of the full run (0% to 100%), but got {self.limit}."
+            msg = (
+                "Expected `budget` to be in (0, 1] as a share of the full run, "
+                f"but got {self.limit}."
+            )
             raise ValueError(msg)
         if self.limit.amount <= 0:
             msg = f"Expected `budget` to be in (0, inf), but got {self.limit}."
@@ -54,7 +64,7 @@ class Budget:
     def parse(
         cls, limit: str | float | Quantity | Budget, memory: str | Quantity | None = None
     ) -> Budget:
-        """Read a budget such as "40%", 0.4, "45min", "2h", "2e15 FLOP" or "3 PFLOP", and a memory limit such as "6GiB".
+        """Read "40%", 0.4, "45min", "2h", "2e15 FLOP" or "3 PFLOP", and a memory limit "6GiB".
 
         Raises:
             TypeError: a value is neither text, a number, nor a quantity.

@@ -1,4 +1,4 @@
-"""The errors a caller may want to catch by type; everything else is a plain ValueError or TypeError."""
+"""The errors a caller may catch by type; all else is a plain ValueError or TypeError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class InfeasibleBudgetError(ValueError):
         >>> error.smallest
         2.5
         >>> print(error)
-        Expected `budget` to be at least 2.5, the cost of the cheapest plan that trains anything, but got 1.
+        Expected `budget` to be at least 2.5 (the cheapest plan that trains anything), but got 1.
     """
 
     def __init__(self, budget: float, smallest: float, unit: str = "") -> None:
@@ -23,8 +23,8 @@ class InfeasibleBudgetError(ValueError):
         self.smallest = smallest
         suffix = f" {unit}" if unit else ""
         super().__init__(
-            f"Expected `budget` to be at least {smallest:.6g}{suffix}, the cost of the cheapest plan "
-            f"that trains anything, but got {budget:.6g}{suffix}."
+            f"Expected `budget` to be at least {smallest:.6g}{suffix} (the cheapest plan that "
+            f"trains anything), but got {budget:.6g}{suffix}."
         )
 
 
@@ -33,4 +33,4 @@ class DimensionError(TypeError):
 
 
 class UnsupportedModelError(ValueError):
-    """A model, unit or level cannot be handled; the message says which, why, and what to do instead."""
+    """A model, unit or level cannot be handled; the message says which, why, and the remedy."""

@@ -24,14 +24,14 @@ class LevelKind(StrEnum):
 class Level:
     """One setting of a unit: what it computes in a training step.
 
-    | level    | forward        | gradients                                                          |
-    |----------|----------------|--------------------------------------------------------------------|
-    | cached   | read, not run  | none                                                               |
-    | frozen   | yes            | dX passes through if something below trains                        |
-    | detached | yes            | none: the residual branches are cut, the skip path carries dX      |
-    | local    | yes            | own dW; the branches are cut, the skip path carries dX             |
-    | lora-r   | yes + adapter  | dX, adapter's dW                                                   |
-    | full     | yes            | dX, dW                                                             |
+    | level    | forward        | gradients                                                      |
+    |----------|----------------|----------------------------------------------------------------|
+    | cached   | read, not run  | none                                                           |
+    | frozen   | yes            | dX passes through if something below trains                    |
+    | detached | yes            | none: the residual branches are cut, the skip path carries dX  |
+    | local    | yes            | own dW; the branches are cut, the skip path carries dX         |
+    | lora-r   | yes + adapter  | dX, adapter's dW                                               |
+    | full     | yes            | dX, dW                                                         |
 
     Args:
         kind: what the unit does.
@@ -53,7 +53,10 @@ class Level:
     def __post_init__(self) -> None:
         check_integer("rank", self.rank, low=0)
         if (self.kind is LevelKind.LORA) != (self.rank > 0):
-            msg = f"Expected `rank` to be at least 1 for lora and 0 otherwise, but got {self.rank} for {self.kind}."
+            msg = (
+                f"Expected `rank` to be at least 1 for lora and 0 otherwise, "
+                f"but got {self.rank} for {self.kind}."
+            )
             raise ValueError(msg)
 
     @classmethod

@@ -13,7 +13,7 @@ from lightning_attnbal.core._level import Level
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One unit whose level differs between two plans; `before` or `after` is None where the unit is new or gone.
+    """One unit whose level differs between two plans; None where the unit is new or gone.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL
@@ -33,7 +33,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan(Mapping[str, Level]):
-    """One level per unit, in forward order, with what it is expected to cost and the reasons for it.
+    """One level per unit, forward order, with its expected cost and the reasons for it.
 
     A plan is a mapping from unit name to `Level`.
 
@@ -52,10 +52,10 @@ class Plan(Mapping[str, Level]):
         ValueError: no units.
 
     Example:
-        >>> plan = Plan({"embeddings": "frozen", "layer.0": "frozen", "layer.1": "full", "head": "full"})
+        >>> plan = Plan({"stem": "frozen", "layer.0": "frozen", "layer.1": "full", "head": "full"})
         >>> print(plan)
-        frozen: embeddings, layer.0 · full: layer.1, head
-        >>> later = Plan({"embeddings": "frozen", "layer.0": "full", "layer.1": "full", "head": "full"})
+        frozen: stem, layer.0 · full: layer.1, head
+        >>> later = Plan({"stem": "frozen", "layer.0": "full", "layer.1": "full", "head": "full"})
         >>> [str(change) for change in later.diff(plan)]
         ['layer.0: frozen → full']
         >>> Plan.from_dict(plan.to_dict()) == plan
@@ -137,12 +137,15 @@ class Plan(Mapping[str, Level]):
         """
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown or "levels" not in data:
-            msg = f"Expected the keys of a plan ({', '.join(cls.__dataclass_fields__)}), but got {', '.join(data)}."
+            msg = (
+                f"Expected the keys of a plan ({', '.join(cls.__dataclass_fields__)}), "
+                f"but got {', '.join(data)}."
+            )
             raise ValueError(msg)
         return cls(**data)
 
     def __str__(self) -> str:
-        """Runs of equal levels, forward order: `frozen: embeddings … layer.3 · full: layer.4, head`."""
+        """Runs of equal levels, forward order: `frozen: stem … layer.3 · full: head`."""
         parts = []
         for level, run in groupby(self.levels.items(), key=lambda item: item[1]):
             names = [name for name, _ in run]

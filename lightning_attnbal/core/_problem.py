@@ -16,7 +16,8 @@ class Option:
     Args:
         level: the setting.
         cost: what it costs per step in any case, in [0, inf).
-        cost_above: what it costs *more* when some unit below trains (dX through the unit), in [0, inf).
+        cost_above: what it costs *more* when some unit below trains (dX through the unit), in [0,
+            inf).
         value: contribution of training the unit at this level for a step, in loss units, finite.
         memory: bytes it needs in any case, in [0, inf).
         memory_above: bytes it needs more when some unit below trains, in [0, inf).
@@ -48,11 +49,12 @@ class Menu:
 
     def __post_init__(self) -> None:
         if not self.options:
-            msg = f"Expected the menu of unit {self.unit!r} to have at least one level, but it is empty."
+            msg = f"Expected the menu of unit {self.unit!r} to have a level, but it is empty."
             raise ValueError(msg)
-        twice = [str(level) for level, n in Counter(o.level for o in self.options).items() if n > 1]
+        counts = Counter(o.level for o in self.options)
+        twice = [str(level) for level, n in counts.items() if n > 1]
         if twice:
-            msg = f"Expected each level once on the menu of unit {self.unit!r}, but got {', '.join(twice)} twice."
+            msg = f"Expected each level once on the menu of {self.unit!r}, but got {twice} twice."
             raise ValueError(msg)
 
     def option(self, level: Level) -> Option:
@@ -76,19 +78,22 @@ class Problem:
     A choice of one level per unit is a **valid plan** if
     1. at least one unit is trained (level local, lora or full);
     2. cached units form a prefix: everything below a cached unit is cached;
-    3. detached and local occur only above the lowest trained unit or as that unit itself (local), never below it.
+    3. detached and local occur only above the lowest trained unit or as that unit itself (local),
+    never below it.
 
     With t the lowest trained unit, the plan costs
 
         c = share · (fixed + Σ_u cost_u + Σ_{u > t} cost_above_u),
 
-    its value is share · Σ_u value_u, and its memory fixed_memory + Σ_u memory_u + Σ_{u > t} memory_above_u.
+    its value is share · Σ_u value_u, and its memory fixed_memory + Σ_u memory_u + Σ_{u > t}
+    memory_above_u.
 
     Args:
         menus: one per unit, forward order.
         fixed: cost per step whatever the plan, in [0, inf).
         task: name of the task.
-        share: share of the steps that go to this task, in (0, 1]; scales cost and value, not memory.
+        share: share of the steps that go to this task, in (0, 1]; scales cost and value, not
+            memory.
         fixed_memory: bytes needed whatever the plan, in [0, inf).
 
     Raises:
@@ -110,7 +115,7 @@ class Problem:
             raise ValueError(msg)
         twice = [name for name, n in Counter(m.unit for m in self.menus).items() if n > 1]
         if twice:
-            msg = f"Expected unit names to be unique, but got {', '.join(map(repr, twice))} more than once."
+            msg = f"Expected unit names to be unique, but got {twice} more than once."
             raise ValueError(msg)
 
     def why_invalid(self, levels: tuple[Level, ...]) -> str | None:
@@ -118,7 +123,8 @@ class Problem:
 
         Example:
             >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option, Problem
-            >>> menu = [Option(level=FROZEN, cost=1), Option(level=FULL, cost=2, cost_above=1, value=3)]
+            >>> full = Option(level=FULL, cost=2, cost_above=1, value=3)
+            >>> menu = [Option(level=FROZEN, cost=1), full]
             >>> problem = Problem(tuple(Menu(f"layer.{i}", tuple(menu)) for i in range(2)))
             >>> problem.why_invalid((FROZEN, FROZEN))
             'nothing is trained'

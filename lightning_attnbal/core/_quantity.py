@@ -57,7 +57,7 @@ class Quantity:
         1.25 h
         >>> Quantity.parse("45min") + Quantity.parse("3 PFLOP")
         Traceback (most recent call last):
-        lightning_attnbal.core._errors.DimensionError: Cannot combine 45 min with 3 PFLOP: s and FLOP differ.
+        DimensionError: Cannot combine 45 min with 3 PFLOP: s and FLOP differ.
     """
 
     amount: float
@@ -65,9 +65,10 @@ class Quantity:
 
     @classmethod
     def parse(cls, value: str | float | Quantity, name: str = "quantity") -> Quantity:
-        """Read "40%", 0.4, "45min", "2h", "2e15 FLOP", "3 PFLOP", "6GiB". A bare number is a fraction.
+        """Read "40%", 0.4, "45min", "2e15 FLOP", "3 PFLOP", "6GiB"; a bare number is a fraction.
 
-        FLOP is a count, never a rate; prefixes are decimal (k, M, G, T, P, E), and binary (KiB, MiB, GiB) for bytes.
+        FLOP is a count, never a rate; prefixes are decimal (k, M, G, T, P, E), and binary (KiB,
+        MiB, GiB) for bytes.
 
         Raises:
             TypeError: `value` is neither text nor a number.
@@ -79,13 +80,16 @@ class Quantity:
             return cls(check_number(name, value), Dimension.FRACTION)
         match = _NUMBER.fullmatch(value.replace("\N{MINUS SIGN}", "-"))
         if match is None:
-            msg = f"Expected `{name}` to be a number with a unit such as '40%', '45min' or '3 PFLOP', but got {value!r}."
+            msg = (
+                f"Expected `{name}` to be a number with a unit such as '40%', '45min' or "
+                f"'3 PFLOP', but got {value!r}."
+            )
             raise ValueError(msg)
         unit = match[2].lower()
         if unit not in _SUFFIXES:
             msg = (
-                f"Expected the unit of `{name}` to be one of %, s, min, h, d, FLOP (k, M, G, T, P, E) "
-                f"or B (KiB, MiB, GiB, ...), but got {match[2]!r} in {value!r}."
+                f"Expected the unit of `{name}` to be one of %, s, min, h, d, FLOP (k, M, G, T, "
+                f"P, E) or B (KiB, MiB, GiB, ...), but got {match[2]!r} in {value!r}."
             )
             raise ValueError(msg)
         factor, dimension = _SUFFIXES[unit]

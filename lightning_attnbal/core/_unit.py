@@ -21,13 +21,15 @@ class UnitKind(StrEnum):
 class Unit:
     """A part of the model that gets one level: a block, the embeddings, the head, ...
 
-    Units partition the parameters: each parameter belongs to exactly one unit, tied parameters to the lowest.
+    Units partition the parameters: each parameter belongs to exactly one unit, tied parameters to
+    the lowest.
 
     Args:
         name: readable and unique, such as `encoder.layer.3`.
         index: position in forward order, 0 nearest the input.
         kind: its role.
-        modules: qualified names of the modules whose forward is this unit's, disjoint between units, none nested.
+        modules: qualified names of the modules whose forward is this unit's, disjoint between
+            units, none nested.
         parameters: qualified names of its parameters, as in `model.named_parameters()`.
         num_parameters: how many numbers those hold.
 
@@ -47,9 +49,10 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class PassCost:
-    """What one unit costs in one step, split by what has to be computed; all in one dimension (FLOPs or seconds).
+    """What one unit costs in one step, split by what is computed, in FLOPs or in seconds.
 
-    Freezing is not additive, hence four numbers and not three. With dX_in the gradient towards the unit's input and
+    Freezing is not additive, hence four numbers and not three. With dX_in the gradient towards the
+    unit's input and
     dX_mid the gradients inside it:
 
     | field            | what                | when it is paid                                    |
@@ -60,8 +63,10 @@ class PassCost:
     | full_backward    | dW + dX_mid + dX_in | trained, something below trains                    |
     | optimizer        | parameter update    | trained, once per optimizer step (0 in FLOPs)      |
 
-    `side_input` is the part of `pass_backward` and `full_backward` that only serves inputs other than the main one
-    (cross attention's keys and values): it falls away while nothing at or below `side_source` trains.
+    `side_input` is the part of `pass_backward` and `full_backward` that only serves inputs other
+    than the main one
+    (cross attention's keys and values): it falls away while nothing at or below `side_source`
+    trains.
 
     Example:
         >>> cost = PassCost(forward=1.0, own_backward=1.5, pass_backward=1.0, full_backward=2.0)
@@ -95,7 +100,8 @@ class PassCost:
     def at(self, level: Level, *, below: bool) -> float:
         """Cost at `level`, where `below` says whether some unit below trains.
 
-        LoRA adapters are priced by whoever injects them; here `lora` costs what passing the gradient does.
+        LoRA adapters are priced by whoever injects them; here `lora` costs what passing the
+        gradient does.
 
         Example:
             >>> from lightning_attnbal.core import DETACHED, FROZEN, FULL
