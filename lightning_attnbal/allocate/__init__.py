@@ -1,1 +1,33 @@
-"""allocate."""
+"""Menus and a budget in, a frontier of plans and a plan out. NumPy only."""
+
+from lightning_attnbal.allocate._allocator import Allocator, Choice
+from lightning_attnbal.allocate._baselines import (
+    FullAllocator,
+    LastKAllocator,
+    RandomAllocator,
+    UniformAllocator,
+)
+from lightning_attnbal.allocate._errors import InfeasibleMemoryError
+from lightning_attnbal.allocate._frontier import frontier
+from lightning_attnbal.allocate._frontier_allocator import FrontierAllocator
+from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.allocate._solution import Frontier, Solution
+from lightning_attnbal.allocate._solve import solve, solve_exact, solve_lagrangian
+
+__all__ = [
+    "Allocator",
+    "Choice",
+    "Frontier",
+    "FrontierAllocator",
+    "FullAllocator",
+    "InfeasibleMemoryError",
+    "LastKAllocator",
+    "Limits",
+    "RandomAllocator",
+    "Solution",
+    "UniformAllocator",
+    "frontier",
+    "solve",
+    "solve_exact",
+    "solve_lagrangian",
+]

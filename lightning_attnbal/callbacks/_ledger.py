@@ -23,6 +23,7 @@ class Ledger:
         full_flops: FLOPs the same batches would have cost with everything trained.
         seconds: wall-clock seconds spent.
         batches: batches seen.
+        reserve: what the end of the run needs beside training (a last validation, in seconds).
         full_seconds_per_batch: predicted seconds of a batch with everything trained, NaN if
             unknown.
 
@@ -41,6 +42,7 @@ class Ledger:
     full_flops: float = 0.0
     seconds: float = 0.0
     batches: int = 0
+    reserve: float = 0.0
     full_seconds_per_batch: float = math.nan
 
     @property
@@ -86,9 +88,14 @@ class Ledger:
 
     @property
     def remaining(self) -> float:
-        """What is left, in [0, inf)."""
+        """What is left for training, in [0, inf)."""
+        return max(0.0, self._usable - self.spent.amount)
+
+    @property
+    def _usable(self) -> float:
+        """The limit less the reserve; inf while there is none."""
         limit = self.limit
-        return math.inf if limit is None else max(0.0, limit.amount - self.spent.amount)
+        return math.inf if limit is None else limit.amount - self.reserve
 
     def charge(self, *, flops: float, full_flops: float) -> None:
         """Book one batch: what it cost, and what it would have cost with everything trained."""
@@ -104,10 +111,9 @@ class Ledger:
 
     def expected_total(self, cost_per_batch: float) -> float:
         """What will have been spent at the end if each batch from now on costs `cost_per_batch`."""
-        limit = math.inf if self.limit is None else self.limit.amount
         if self.remaining_batches is None:
-            return limit
-        return min(limit, self.spent.amount + self.remaining_batches * cost_per_batch)
+            return self._usable
+        return min(self._usable, self.spent.amount + self.remaining_batches * cost_per_batch)
 
     def progress(self, cost_per_batch: float) -> float:
         """Share of the run that is over, in [0, 1]; 1 exactly when the budget ends.

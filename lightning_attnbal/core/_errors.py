@@ -18,13 +18,19 @@ class InfeasibleBudgetError(ValueError):
         Expected `budget` to be at least 2.5 (the cheapest plan that trains anything), but got 1.
     """
 
-    def __init__(self, budget: float, smallest: float, unit: str = "") -> None:
+    def __init__(
+        self,
+        budget: float,
+        smallest: float,
+        unit: str = "",
+        plan: str = "the cheapest plan that trains anything",
+    ) -> None:
         self.budget = budget
         self.smallest = smallest
         suffix = f" {unit}" if unit else ""
         super().__init__(
-            f"Expected `budget` to be at least {smallest:.6g}{suffix} (the cheapest plan that "
-            f"trains anything), but got {budget:.6g}{suffix}."
+            f"Expected `budget` to be at least {smallest:.6g}{suffix} ({plan}), "
+            f"but got {budget:.6g}{suffix}."
         )
 
 

@@ -21,6 +21,16 @@ class Option:
         value: contribution of training the unit at this level for a step, in loss units, finite.
         memory: bytes it needs in any case, in [0, inf).
         memory_above: bytes it needs more when some unit below trains, in [0, inf).
+
+    Raises:
+        TypeError: an amount is not a number.
+        ValueError: an amount is out of range.
+
+    Example:
+        >>> from lightning_attnbal.core import FULL
+        >>> option = Option(level=FULL, cost=2.0, cost_above=1.0, value=0.5)
+        >>> option.value / option.cost
+        0.25
     """
 
     level: Level
@@ -42,6 +52,12 @@ class Menu:
 
     Raises:
         ValueError: the menu is empty or names a level twice.
+
+    Example:
+        >>> from lightning_attnbal.core import FROZEN, FULL
+        >>> menu = Menu("layer.0", (Option(level=FROZEN, cost=1.0), Option(level=FULL, cost=3.0)))
+        >>> menu.option(FULL).cost
+        3.0
     """
 
     unit: str

@@ -66,7 +66,8 @@ class PassCost:
     `side_input` is the part of `pass_backward` and `full_backward` that only serves inputs other
     than the main one
     (cross attention's keys and values): it falls away while nothing at or below `side_source`
-    trains.
+    trains. `main_pass` and `main_full` are the parts of the two that only serve the main input:
+    they fall away while only the side inputs need a gradient.
 
     Example:
         >>> cost = PassCost(forward=1.0, own_backward=1.5, pass_backward=1.0, full_backward=2.0)
@@ -81,6 +82,8 @@ class PassCost:
     optimizer: float = 0.0
     side_input: float = 0.0
     side_source: int = -1
+    main_pass: float = 0.0
+    main_full: float = 0.0
 
     @property
     def weight_grad(self) -> float:
@@ -131,6 +134,12 @@ class UnitLoad:
         optimizer_bytes: optimizer state for its parameters (0 until known).
         can_detach: whether its residual branches can be cut.
         predecessors: indices of the units whose output this one reads.
+
+    Example:
+        >>> unit = Unit("head", 0, UnitKind.HEAD, ("head",), ("head.weight",), 4)
+        >>> load = UnitLoad(unit, flops=PassCost(forward=8.0, own_backward=8.0, full_backward=16.0))
+        >>> load.flops.total
+        24.0
     """
 
     unit: Unit

@@ -1,1 +1,41 @@
-"""tracking."""
+"""One event stream per run: recorded once, then drawn, printed and replayed from."""
+
+from lightning_attnbal.tracking._environment import Environment
+from lightning_attnbal.tracking._event import FORMAT_VERSION, Event
+from lightning_attnbal.tracking._events import (
+    Calibrated,
+    ContributionMeasured,
+    CostSpent,
+    LoadMeasured,
+    Notice,
+    PlanDecided,
+    RunEnded,
+    RunStarted,
+    UnitInfo,
+)
+from lightning_attnbal.tracking._figure import plot_plan
+from lightning_attnbal.tracking._recorder import Recorder, read_events
+from lightning_attnbal.tracking._summary import print_summary
+from lightning_attnbal.tracking._timeline import Span, Timeline, build_timeline
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Calibrated",
+    "ContributionMeasured",
+    "CostSpent",
+    "Environment",
+    "Event",
+    "LoadMeasured",
+    "Notice",
+    "PlanDecided",
+    "Recorder",
+    "RunEnded",
+    "RunStarted",
+    "Span",
+    "Timeline",
+    "UnitInfo",
+    "build_timeline",
+    "plot_plan",
+    "print_summary",
+    "read_events",
+]

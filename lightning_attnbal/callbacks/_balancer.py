@@ -1,0 +1,418 @@
+"""The callback: gathers inputs, lets the run decide, applies, logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_attnbal.allocate import Allocator, FrontierAllocator
+from lightning_attnbal.callbacks._decision import Decision, explain
+from lightning_attnbal.callbacks._ledger import Ledger
+from lightning_attnbal.callbacks._pace import Pace, make_pace
+from lightning_attnbal.callbacks._recording import RunRecord
+from lightning_attnbal.callbacks._refuse import (
+    full_run_batches,
+    refuse_endless_share,
+    refuse_unsupported,
+)
+from lightning_attnbal.callbacks._run import Run
+from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._timing import StepClock
+from lightning_attnbal.core import (
+    Budget,
+    Dimension,
+    Level,
+    LevelKind,
+    Plan,
+    Quantity,
+    check_choice,
+    check_integer,
+    check_number,
+)
+from lightning_attnbal.measure import UnitSpec, discover_units
+from lightning_attnbal.tracking import Event
+from lightning_attnbal.trainer import Schedule, make_schedule
+
+_STATE_VERSION = 1
+
+
+class AttentionBalancer(pl.Callback):
+    """Trains within a budget: measures what each unit costs and is worth, re-decides who trains.
+
+    The first `calibration_steps` optimizer steps train everything and are charged; then, and at the
+    end of each epoch, the allocation is solved again for what is left of the budget. Training stops
+    before the step that would exceed it.
+
+    A budget of 100 % changes nothing: the run is the user's own, bit for bit.
+
+    Hooks: `setup`, `on_fit_start`, `on_train_start`, `on_train_epoch_start`,
+    `on_train_batch_start`, `on_before_backward`, `on_before_optimizer_step`, `on_train_batch_end`,
+    `on_validation_start`, `on_validation_end`, `on_train_epoch_end`, `on_train_end`,
+    `on_exception`, `teardown`. Inert in sanity checking, `fast_dev_run` and the Tuner's mini-fits.
+    A loss that is NaN neither stops the run nor enters a decision.
+
+    Args:
+        budget: "40%" or 0.4 of the full run's FLOPs, "45min", "2h", "2e15 FLOP", "3 PFLOP". FLOPs
+            are those of training steps (validation is not charged); a time is the wall clock of
+            the whole fit, validation included.
+        memory: peak bytes of training state and saved activations, such as "6GiB".
+        units: what gets a level: module names, glob patterns, a mapping or a function
+            (see `discover_units`); None finds the repeated blocks.
+        allocator: turns menus and budget into a plan; default `FrontierAllocator()`.
+        levels: which levels a unit may get: "frozen", "full", and on request "detached" and
+            "local", which cut residual branches: cheaper, at the price of a biased gradient below.
+        lr_schedule: "linear", "cosine", "rex" or a `Schedule`, over budget spent, reaching its
+            floor when the budget ends; "auto": the module's own schedulers paced by budget spent,
+            or linear if it has none; None leaves the learning rate alone.
+        warmup: share of the budget over which the learning rate rises, in [0, 1).
+        moments: whether a unit that gets frozen keeps its optimizer moments ("keep" or "drop").
+        calibration_steps: optimizer steps that train everything first, in [1, inf); fewer where
+            they would take more than a twentieth of the budget.
+        seed: recorded with the run; an allocator that draws has its own.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its range.
+        MisconfigurationException: in `setup`, for a Trainer or model that cannot be balanced.
+        InfeasibleBudgetError: before the first weight moves, if not even the cheapest plan fits.
+
+    Example:
+        >>> balancer = AttentionBalancer(budget="40%", lr_schedule="rex")
+        >>> print(balancer.budget)
+        40% of the full run
+        >>> AttentionBalancer(budget="-3h")
+        Traceback (most recent call last):
+        ValueError: Expected `budget` to be in (0, inf), but got -3 h.
+    """
+
+    def __init__(
+        self,
+        budget: str | float | Quantity | Budget,
+        memory: str | Quantity | None = None,
+        units: UnitSpec = None,
+        *,
+        allocator: Allocator | None = None,
+        levels: Sequence[str | Level] = ("frozen", "full"),
+        lr_schedule: str | Schedule | None = "auto",
+        warmup: float = 0.0,
+        moments: Literal["keep", "drop"] = "keep",
+        calibration_steps: int = 4,
+        seed: int = 0,
+    ) -> None:
+        self.budget = Budget.parse(budget, memory)
+        self.units = units
+        self.allocator = _check_allocator(allocator)
+        self.levels = _check_levels(levels)
+        self.warmup = check_number("warmup", warmup, low=0, high=1, high_open=True)
+        self.lr_schedule = lr_schedule
+        if lr_schedule is not None and lr_schedule != "auto":
+            make_schedule(lr_schedule, warmup)
+        check_choice("moments", moments, ("keep", "drop"))
+        self.moments: Literal["keep", "drop"] = moments
+        self.calibration_steps = check_integer("calibration_steps", calibration_steps, low=1)
+        self.seed = check_integer("seed", seed, low=0)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget the last fit."""
+        self._clock = StepClock()
+        self._run: Run | None = None
+        self._pace: Pace | None = None
+        self._record: RunRecord | None = None
+        self._restored: Mapping[str, Any] | None = None
+        self._global_step = 0
+
+    # -- what users read ---------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan in force, or the last one; None before the first decision."""
+        return self.history[-1].plan if self.history else None
+
+    @property
+    def history(self) -> tuple[Decision, ...]:
+        """Every decision of this fit, in order."""
+        return () if self._run is None else tuple(self._run.history)
+
+    @property
+    def reference(self) -> Quantity | None:
+        """Cost of the full run in the budget's dimension; None until measured or without an end."""
+        return self._ledger.reference
+
+    @property
+    def limit(self) -> Quantity | None:
+        """The budget in FLOPs or seconds; None until a share can be resolved."""
+        return self._ledger.limit
+
+    @property
+    def spent(self) -> Quantity:
+        """What the fit has spent, in the budget's dimension."""
+        return self._ledger.spent
+
+    @property
+    def flops(self) -> Quantity:
+        """FLOPs of all training steps so far, whatever the budget counts."""
+        return Quantity(self._ledger.flops, Dimension.FLOP)
+
+    @property
+    def seconds(self) -> Quantity:
+        """Wall-clock time of the fit so far, whatever the budget counts."""
+        return Quantity(self._ledger.seconds, Dimension.SECOND)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The event stream so far, as written to `attnbal.jsonl`."""
+        return () if self._record is None else self._record.events
+
+    def explain(self) -> str:
+        """Budget and spending, every decision with what it changed, each change with its reason."""
+        return explain(self._ledger, self.history, "" if self._run is None else self._run.finished)
+
+    @property
+    def _ledger(self) -> Ledger:
+        return (
+            Ledger(budget=self.budget, full_batches=None) if self._run is None else self._run.ledger
+        )
+
+    # -- set-up ------------------------------------------------------------------------------
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._reset()
+            if not _is_trial(trainer):
+                refuse_unsupported(trainer, pl_module, AttentionBalancer)
+                self._clock.start()
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if _is_trial(trainer):
+            return
+        units = discover_units(pl_module, self.units)
+        self._run = Run(
+            ledger=Ledger(budget=self.budget, full_batches=None),
+            session=Session(pl_module, units, trainer.optimizers, self.levels, self.moments),
+            clock=self._clock,
+            allocator=self.allocator,
+            calibration_steps=self.calibration_steps,
+            batches_per_step=trainer.accumulate_grad_batches,
+        )
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is None:
+            return
+        run = self._run
+        run.ledger.full_batches = full_run_batches(trainer)
+        refuse_endless_share(self.budget, run.ledger.full_batches)
+        if math.isfinite(trainer.num_training_batches):
+            run.steps_per_epoch = math.ceil(trainer.num_training_batches / run.batches_per_step)
+        self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
+        self._record = RunRecord(Path(trainer.log_dir or trainer.default_root_dir))
+        if self._restored is not None:
+            run.load_state_dict(self._restored["run"])
+            self._pace.load_state_dict(self._restored["pace"])
+            self._record.load_state_dict(self._restored["record"])
+        self._record.start(run, seed=self.seed, device=str(pl_module.device))
+        self._global_step = trainer.global_step
+        self._pace.advance(run.progress)
+        trainer.should_stop = trainer.should_stop or bool(run.finished)
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is not None:
+            self._run.session.applier.refresh()
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._run is not None:
+            self._run.session.begin_batch(batch)
+
+    @override
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any
+    ) -> None:
+        if self._run is not None:
+            self._run.end_forward(loss)
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self._run is not None and self._run.is_sampled:
+            self._run.session.before_step()
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self._run is None or self._record is None or self._pace is None:
+            return
+        stepped = trainer.global_step > self._global_step
+        self._global_step = trainer.global_step
+        decision = self._run.end_batch(stepped=stepped, epoch=trainer.current_epoch)
+        self._pace.advance(self._run.progress)
+        if decision is not None:
+            self._announce(decision)
+        self._log(trainer, pl_module)
+        if self._run.finished:
+            trainer.should_stop = True
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is not None:
+            self._clock.begin_validation()
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is None:
+            return
+        batches = (trainer.num_sanity_val_batches, trainer.num_val_batches)
+        seen, whole = (sum(n) if isinstance(n, list) else n for n in batches)
+        if math.isfinite(whole):
+            self._clock.end_validation(int(seen if trainer.sanity_checking else whole), int(whole))
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is None or self._record is None:
+            return
+        run = self._run
+        if run.finished or run.is_calibrating or run.ledger.remaining_batches == 0:
+            return
+        decision = run.decide(trainer.current_epoch, "epoch end")
+        if decision is not None:
+            self._announce(decision)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is not None and self._record is not None:
+            self._run.ledger.seconds = self._clock.elapsed()
+            self._record.end(
+                self._run, epoch=trainer.current_epoch, learning_rate=_learning_rate(trainer)
+            )
+        self._close()
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Leave no trace on the model; what users read stays."""
+        if self._run is not None:
+            self._run.session.close()
+        if self._pace is not None:
+            self._pace.release()
+
+    # -- what is said ------------------------------------------------------------------------
+
+    def _announce(self, decision: Decision) -> None:
+        """Record a decision, and say it where something changed."""
+        assert self._run is not None
+        assert self._record is not None
+        self._record.decided(self._run)
+        rank_zero_info(f"[attnbal] step {decision.step}, {decision.why}: {decision.plan}")
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Progress bar and loggers."""
+        assert self._run is not None
+        assert self._record is not None
+        ledger = self._run.ledger
+        share = self._run.progress
+        left = ledger.seconds_left(self._run.cost_per_batch)
+        pl_module.log("budget", share, prog_bar=True, logger=False, batch_size=1)
+        pl_module.log("eta_min", left / 60, prog_bar=True, logger=False, batch_size=1)
+        pl_module.log("attnbal/budget/spent", ledger.spent.amount, batch_size=1)
+        pl_module.log("attnbal/budget/share", share, batch_size=1)
+        if self._run.num_steps % _log_every(trainer) == 0:
+            self._record.spent(
+                self._run, epoch=trainer.current_epoch, learning_rate=_learning_rate(trainer)
+            )
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        if self._run is None or self._pace is None or self._record is None:
+            return {}
+        return {
+            "version": _STATE_VERSION,
+            "run": self._run.state_dict(),
+            "pace": self._pace.state_dict(),
+            "record": self._record.state_dict(),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not state_dict:
+            return
+        if state_dict.get("version") != _STATE_VERSION:
+            msg = (
+                f"Expected a balancer state of version {_STATE_VERSION}, but the checkpoint holds "
+                f"version {state_dict.get('version')!r}."
+            )
+            raise ValueError(msg)
+        self._restored = state_dict
+
+
+def _is_trial(trainer: pl.Trainer) -> bool:
+    """Whether this is `fast_dev_run`, which is about errors and not about results."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _log_every(trainer: pl.Trainer) -> int:
+    """Steps between two log entries, as the user set it."""
+    return max(1, int(getattr(trainer, "log_every_n_steps", 1)))
+
+
+def _check_allocator(allocator: object) -> Allocator:
+    """The allocator, or the default one."""
+    if allocator is None:
+        return FrontierAllocator()
+    if not isinstance(allocator, Allocator):
+        msg = f"Expected `allocator` to be an Allocator, but got {allocator!r}."
+        raise TypeError(msg)
+    return allocator
+
+
+def _learning_rate(trainer: pl.Trainer) -> float:
+    """Of the first param group."""
+    return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _check_levels(levels: Sequence[str | Level]) -> tuple[Level, ...]:
+    """Read the levels a unit may get; one must train."""
+    if isinstance(levels, str | Level):
+        msg = f"Expected `levels` to be a sequence of levels, but got {levels!r}."
+        raise TypeError(msg)
+    parsed = tuple(dict.fromkeys(Level.parse(level) for level in levels))
+    for level in parsed:
+        if level.kind in {LevelKind.CACHED, LevelKind.LORA}:
+            msg = f"Expected `levels` among frozen, detached, local and full, but got {level}."
+            raise ValueError(msg)
+    if not any(level.is_trained for level in parsed):
+        names = ", ".join(map(str, parsed)) or "none"
+        msg = f"Expected `levels` to include one that trains (full or local), but got {names}."
+        raise ValueError(msg)
+    return parsed

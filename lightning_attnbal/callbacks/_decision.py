@@ -1,0 +1,77 @@
+"""A decision, and the account of a run in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_attnbal.callbacks._ledger import Ledger
+from lightning_attnbal.core import Change, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One solved allocation.
+
+    Args:
+        plan: what was decided.
+        step: optimizer steps taken when it was.
+        epoch: epoch it was taken in, zero-based.
+        spent: spent by then, in the budget's dimension.
+        remaining: left by then.
+        why: what gave occasion to decide.
+    """
+
+    plan: Plan
+    step: int
+    epoch: int
+    spent: float
+    remaining: float
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that JSON can hold."""
+        return {
+            "plan": self.plan.to_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "spent": self.spent,
+            "remaining": self.remaining,
+            "why": self.why,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
+        """Restore what `to_dict` gave."""
+        return cls(**{**data, "plan": Plan.from_dict(data["plan"])})
+
+
+def changes(history: Sequence[Decision]) -> tuple[Change, ...]:
+    """What the last decision changed."""
+    if not history:
+        return ()
+    return history[-1].plan.diff(history[-2].plan if len(history) > 1 else None)
+
+
+def explain(ledger: Ledger, history: Sequence[Decision], finished: str) -> str:
+    """Budget and spending, every decision with what it changed, and each unit's reason."""
+    lines = [f"Budget: {ledger.budget}."]
+    if ledger.reference is not None:
+        lines.append(f"The full run would cost {ledger.reference}.")
+    if ledger.limit is not None:
+        lines.append(
+            f"Spent {ledger.spent} of {ledger.limit} ({ledger.spent / ledger.limit:.1%}), "
+            f"{ledger.batches} batches in {ledger.seconds:.0f} s."
+        )
+    previous: Plan | None = None
+    for decision in history:
+        lines.append(f"Step {decision.step} (epoch {decision.epoch}), {decision.why}:")
+        changed = decision.plan.diff(previous)
+        lines.extend(f"  {change}" for change in changed)
+        if not changed:
+            lines.append(f"  unchanged: {decision.plan}")
+        previous = decision.plan
+    if finished:
+        lines.append(f"Ended: {finished}.")
+    return "\n".join(lines)

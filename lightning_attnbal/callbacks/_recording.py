@@ -1,0 +1,115 @@
+"""From the run to the event stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_attnbal.callbacks._decision import changes
+from lightning_attnbal.callbacks._run import Run
+from lightning_attnbal.tracking import (
+    ContributionMeasured,
+    CostSpent,
+    Environment,
+    Event,
+    LoadMeasured,
+    PlanDecided,
+    Recorder,
+    RunEnded,
+    RunStarted,
+    UnitInfo,
+)
+
+FILE_NAME = "attnbal.jsonl"
+
+
+class RunRecord:
+    """Writes what a run did to `attnbal.jsonl` in `folder`, as typed events."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self._recorder = Recorder(self.path)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events so far."""
+        return tuple(self._recorder.events)
+
+    def start(self, run: Run, *, seed: int, device: str) -> None:
+        """Open the stream; a resumed run goes on in its own."""
+        if self._recorder.events:
+            return
+        self._recorder.record(
+            RunStarted(
+                budget=str(run.ledger.budget),
+                dimension=run.dimension,
+                seed=seed,
+                units=tuple(UnitInfo.of(unit) for unit in run.session.units),
+                environment=Environment.collect(device),
+            )
+        )
+
+    def decided(self, run: Run) -> None:
+        """The last decision, and what it rests on."""
+        decision = run.history[-1]
+        at: dict[str, Any] = {"step": decision.step, "epoch": decision.epoch}
+        loads = run.session.average.loads
+        reference = run.ledger.reference
+        self._recorder.record(
+            LoadMeasured(
+                flops={load.unit.name: load.flops.total for load in loads},
+                seconds={x.unit.name: x.seconds.total for x in loads if x.seconds is not None},
+                saved_bytes={load.unit.name: load.saved_bytes for load in loads},
+                reference_cost=math.nan if reference is None else reference.amount,
+                **at,
+            )
+        )
+        self._recorder.record(ContributionMeasured(values=run.session.values(), cost=0.0, **at))
+        self._recorder.record(
+            PlanDecided(
+                plan=decision.plan,
+                spent=decision.spent,
+                remaining=decision.remaining,
+                changes=tuple(map(str, changes(run.history))),
+                reason=f"{decision.why}; {decision.plan.method}",
+                **at,
+            )
+        )
+
+    def spent(self, run: Run, *, epoch: int, learning_rate: float) -> None:
+        """Where the account stands."""
+        self._recorder.record(
+            CostSpent(
+                step=run.num_steps,
+                epoch=epoch,
+                spent=run.ledger.spent.amount,
+                planned=run.planned,
+                seconds=run.ledger.seconds,
+                flops=run.ledger.flops,
+                learning_rate=learning_rate,
+            )
+        )
+
+    def end(self, run: Run, *, epoch: int, learning_rate: float) -> None:
+        """The last account, and why the run ended."""
+        self.spent(run, epoch=epoch, learning_rate=learning_rate)
+        limit = run.ledger.limit
+        self._recorder.record(
+            RunEnded(
+                step=run.num_steps,
+                epoch=epoch,
+                why=run.finished or "the Trainer's own limits",
+                spent=run.ledger.spent.amount,
+                limit=math.inf if limit is None else limit.amount,
+            )
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return self._recorder.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the checkpoint left the stream."""
+        self._recorder.load_state_dict(state)

@@ -1,0 +1,229 @@
+"""One balanced run: ledger, clock, model session and allocator, without a Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from lightning_attnbal.allocate import Allocator, Limits
+from lightning_attnbal.callbacks._decision import Decision
+from lightning_attnbal.callbacks._ledger import Ledger
+from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._timing import StepClock
+from lightning_attnbal.core import Dimension, Plan
+
+_CALIBRATION_SHARE = 0.05
+_STEPS_TO_TIME = 3  # the first is slower than the rest
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Books every batch, decides when it is time to, and says when the budget is spent.
+
+    Args:
+        ledger: allowance and spending.
+        session: the model's half.
+        clock: the wall clock.
+        allocator: turns menus and what is left into a plan.
+        calibration_steps: optimizer steps that train everything before the first decision.
+        batches_per_step: batches per optimizer step (gradient accumulation).
+        samples_per_epoch: optimizer steps per epoch from which contributions are estimated.
+        steps_per_epoch: optimizer steps per epoch, None if the data has no known length.
+        history: the decisions so far.
+        num_steps: optimizer steps taken.
+        plan_steps_left: steps the plan in force is still meant for, None if to the end.
+        planned: what the plans in force predicted for the steps taken, in the budget's dimension.
+        finished: why the budget ended the run, empty while it has not.
+    """
+
+    ledger: Ledger
+    session: Session
+    clock: StepClock
+    allocator: Allocator
+    calibration_steps: int
+    batches_per_step: int = 1
+    steps_per_epoch: int | None = None
+    samples_per_epoch: int = 4
+    history: list[Decision] = field(default_factory=list)
+    num_steps: int = 0
+    plan_steps_left: int | None = None
+    planned: float = 0.0
+    finished: str = ""
+
+    @property
+    def dimension(self) -> Dimension:
+        """What is counted against the budget."""
+        return self.ledger.budget.dimension
+
+    @property
+    def cost_per_batch(self) -> float:
+        """Expected cost of a batch under the plan in force; NaN before the first."""
+        if self.dimension is Dimension.SECOND:
+            return self.clock.seconds_per_batch
+        return self.session.cost_per_batch(self.dimension) if self.ledger.batches else math.nan
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over, in [0, 1]."""
+        if self.finished:
+            return 1.0
+        return self.ledger.progress(self.cost_per_batch)
+
+    @property
+    def is_calibrating(self) -> bool:
+        """Whether everything still trains to find out what it is worth."""
+        return not self.history
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the coming optimizer step is one whose contributions are estimated."""
+        every = 50 if self.steps_per_epoch is None else self.steps_per_epoch
+        return self.is_calibrating or self.num_steps % max(1, every // self.samples_per_epoch) == 0
+
+    def end_forward(self, loss: Tensor | None = None) -> None:
+        """The forward pass of a batch is over; before the first weight moves, check the budget."""
+        self.session.end_forward(loss)
+        if not self.ledger.batches:
+            self.check_feasible()
+
+    def end_batch(self, *, stepped: bool, epoch: int) -> Decision | None:
+        """Book a batch; after an optimizer step decide if it is time to, and see what is left."""
+        flops, full = self.session.end_batch()
+        self.ledger.charge(flops=flops, full_flops=full)
+        self.ledger.seconds = self.clock.lap()
+        if not stepped:
+            return None
+        if self.is_sampled:
+            self.session.after_step()
+        self.num_steps += 1
+        self.planned += self._step_cost() if self.is_calibrating else self._planned_step()
+        if self.plan_steps_left is not None:
+            self.plan_steps_left -= 1
+        decision = None
+        if self.is_calibrating and self.num_steps >= self._calibration_end():
+            decision = self.decide(epoch, "calibrated")
+        elif self.plan_steps_left == 0 and self.ledger.remaining_batches != 0:
+            decision = self.decide(epoch, "the plan's steps are done")
+        self._see_what_is_left()
+        return decision
+
+    def decide(self, epoch: int, why: str) -> Decision | None:
+        """Solve for what is left and apply the answer; None if nothing is left to solve for."""
+        if self.dimension is Dimension.SECOND:
+            self._fit_seconds()
+        self.session.forget_inputs()
+        if self.ledger.is_unrestricted:
+            plan = self.session.full_plan
+        elif self._step_cost() > self.ledger.remaining and self.history:
+            return None
+        else:
+            plan = self._solve(self.ledger)
+        before = self.session.plan
+        decision = Decision(
+            plan=plan,
+            step=self.num_steps,
+            epoch=epoch,
+            spent=self.ledger.spent.amount,
+            remaining=self.ledger.remaining,
+            why=why,
+        )
+        self.history.append(decision)
+        self.plan_steps_left = plan.num_steps
+        if not plan.same_levels(before):
+            old = self._predicted(before or self.session.full_plan)
+            self.session.apply(plan)
+            self.clock.change_plan(self._predicted(plan) / old)
+        self.clock.pause()
+        return decision
+
+    def check_feasible(self) -> None:
+        """Raise before the first weight moves if nothing fits the budget or the memory.
+
+        Raises:
+            InfeasibleBudgetError: not one step of the cheapest plan fits.
+        """
+        if self.ledger.is_unrestricted or self.dimension is Dimension.SECOND:
+            return
+        probe = replace(self.ledger)
+        probe.charge(flops=0.0, full_flops=self.session.full_flops)
+        self._solve(probe)
+
+    def _solve(self, ledger: Ledger) -> Plan:
+        """Ask the allocator for a plan for the rest of the run."""
+        left = ledger.remaining_batches
+        memory = ledger.budget.memory
+        limits = Limits(
+            remaining=ledger.remaining,
+            max_steps=None if left is None else max(1, math.ceil(left / self.batches_per_step)),
+            memory=None if memory is None else memory.amount,
+            cost_unit="GFLOP" if self.dimension is Dimension.FLOP else "s",
+            cost_scale=1e9 if self.dimension is Dimension.FLOP else 1.0,
+        )
+        problem = self.session.problem(self.dimension, self.batches_per_step)
+        return self.allocator(problem, limits, self.session.plan)
+
+    def _fit_seconds(self) -> None:
+        """Bring the step-time model up to date with what steps took under the plan in force."""
+        per_step = self.batches_per_step
+        self.session.fit_seconds(self.clock.seconds_per_batch * per_step, per_step)
+        full = self.session.cost_per_batch(Dimension.SECOND, self.session.full_plan)
+        self.ledger.full_seconds_per_batch = full
+        self.ledger.seconds = self.clock.elapsed()
+
+    def _predicted(self, plan: Plan) -> float:
+        """Cost of a batch under a plan, in whatever orders plans by time."""
+        return self.session.cost_per_batch(self.dimension, plan)
+
+    def _planned_step(self) -> float:
+        """What the plan in force was expected to cost per step when it was decided."""
+        return self.history[-1].plan.cost_per_step
+
+    def _calibration_end(self) -> int:
+        """Calibration takes at most a twentieth of the budget, and at least one step."""
+        step = self._step_cost()
+        affordable = _CALIBRATION_SHARE * (self.ledger.remaining + self.num_steps * step) / step
+        fewest = 1 if self.dimension is Dimension.FLOP else _STEPS_TO_TIME
+        return max(fewest, min(self.calibration_steps, math.floor(affordable)))
+
+    def _step_cost(self) -> float:
+        """Expected cost of the next optimizer step under the plan in force."""
+        return self.cost_per_batch * self.batches_per_step
+
+    def _see_what_is_left(self) -> None:
+        """Finish when the next optimizer step would exceed the budget."""
+        if self.dimension is Dimension.SECOND:
+            self.ledger.reserve = self.clock.seconds_per_validation
+        if not self.ledger.can_afford(self._step_cost()):
+            self.finished = "the next step would exceed the budget"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {
+            "ledger": self.ledger.state_dict(),
+            "clock": self.clock.state_dict(),
+            "session": self.session.state_dict(),
+            "history": [decision.to_dict() for decision in self.history],
+            "num_steps": self.num_steps,
+            "plan_steps_left": self.plan_steps_left,
+            "planned": self.planned,
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; the plan is applied at once."""
+        self.ledger.load_state_dict(state["ledger"])
+        self.clock.load_state_dict(state["clock"])
+        self.clock.start(spent=self.ledger.seconds)
+        self.session.load_state_dict(state["session"])
+        self.history = [Decision.from_dict(data) for data in state["history"]]
+        self.num_steps = int(state["num_steps"])
+        self.plan_steps_left = state["plan_steps_left"]
+        self.planned = float(state["planned"])
+        self.finished = str(state["finished"])
+        if self.history:
+            self.session.applier.apply(self.history[-1].plan, self.session.optimizers)
+        self._see_what_is_left()

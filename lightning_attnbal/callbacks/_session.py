@@ -1,0 +1,309 @@
+"""The model's half of a balanced run: what it costs, what training it is worth, what it does now.
+
+Knows no Trainer: batches and plans in, numbers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from lightning_attnbal.apply import PlanApplier
+from lightning_attnbal.core import (
+    FROZEN,
+    FULL,
+    Dimension,
+    Level,
+    LevelKind,
+    Plan,
+    Problem,
+    Unit,
+    UnitLoad,
+    UnsupportedModelError,
+)
+from lightning_attnbal.measure import (
+    GradientUpdateMeter,
+    LoadAverage,
+    StepTimeModel,
+    Trace,
+    UnitTracer,
+    build_problem,
+    count_fixed,
+    count_units,
+    load_from_dict,
+    load_to_dict,
+    order_units,
+    plan_cost,
+    time_units,
+)
+
+
+class Session:
+    """Everything that is attached to the model while it trains; `close` takes it all off again.
+
+    Args:
+        model: the model in training.
+        units: its units; re-ordered by the first forward pass.
+        optimizers: all optimizers of the run.
+        levels: which levels may be planned.
+        moments: what happens to the optimizer moments of a unit that gets frozen.
+
+    Raises:
+        UnsupportedModelError: no parameter of the model is trainable.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        optimizers: Sequence[torch.optim.Optimizer],
+        levels: Sequence[Level],
+        moments: Literal["keep", "drop"] = "keep",
+    ) -> None:
+        self.model = model
+        self.units = tuple(units)
+        self.optimizers = list(optimizers)
+        self.levels = tuple(levels)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._trainable = {name for name, p in parameters.items() if p.requires_grad}
+        self.trainable = {
+            unit.name: any(name in self._trainable for name in unit.parameters)
+            for unit in self.units
+        }
+        if not any(self.trainable.values()):
+            msg = (
+                "Expected the model to have a trainable parameter, but every one of "
+                f"{len(parameters)} has requires_grad=False. Unfreeze what may be trained."
+            )
+            raise UnsupportedModelError(msg)
+        self.applier = PlanApplier(model, self.units, moments=moments)
+        self.meter = GradientUpdateMeter(model, self.units)
+        self.average = LoadAverage()
+        self._counted: dict[Hashable, tuple[tuple[UnitLoad, ...], float]] = {}
+        self._memo: dict[Any, Any] = {}
+        self._tracer: UnitTracer | None = None
+        self._signature: Hashable = ()
+        self._first_values: dict[str, float] = {}
+        self._cuttable: dict[str, bool] = {}
+        self._outdated: set[str] = set()
+        self._first_trace: Trace | None = None
+        self.step_time: StepTimeModel | None = None
+        self._observed: dict[Plan, float] = {}
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the model does now; None before the first plan."""
+        return self.applier.current
+
+    @property
+    def full_plan(self) -> Plan:
+        """Everything that may train, trains."""
+        return Plan({u.name: FULL if self.trainable[u.name] else FROZEN for u in self.units})
+
+    def begin_batch(self, batch: Any) -> None:
+        """Look at the shapes of `batch`; the first batch of a shape is traced on its way."""
+        self._signature = batch_signature(batch)
+        if self._signature not in self._counted:
+            first = not self._cuttable
+            self._tracer = UnitTracer(self.model, self.units, keep_inputs=first)
+            self._tracer.start()
+
+    def end_forward(self, loss: Tensor | None = None) -> None:
+        """The forward pass is over: count what a traced batch costs. Does nothing otherwise."""
+        if self._tracer is None:
+            return
+        tracer, self._tracer = self._tracer, None
+        trace = tracer.stop(loss)
+        if not self._cuttable:
+            self._first_trace = trace
+            self.units = order_units(self.units, trace.calls)
+            self._cuttable = {u.name: self._can_detach(u) for u in self.units}
+        loads = count_units(
+            self.model,
+            self.units,
+            trace,
+            optimizer=self.optimizers[0],
+            trainable=self._trainable,
+            memo=self._memo,
+        )
+        loads = tuple(replace(x, can_detach=self._cuttable[x.unit.name]) for x in loads)
+        fixed = count_fixed(self.model, self.units, trace, memo=self._memo).forward
+        self._counted[self._signature] = (loads, fixed)
+
+    def _can_detach(self, unit: Unit) -> bool:
+        """Whether a menu may offer to cut the unit's branches."""
+        wanted = any(level.kind in {LevelKind.DETACHED, LevelKind.LOCAL} for level in self.levels)
+        return wanted and self.applier.why_not_detachable(unit.name) is None
+
+    @property
+    def full_flops(self) -> float:
+        """FLOPs of the batch at hand with everything trained."""
+        loads, fixed = self._counted[self._signature]
+        return plan_cost(loads, self.full_plan, dimension=Dimension.FLOP, fixed=fixed)
+
+    def end_batch(self) -> tuple[float, float]:
+        """(FLOPs of this batch under the current plan, FLOPs with everything trained)."""
+        self.end_forward()
+        loads, fixed = self._counted[self._signature]
+        self.average.add(loads, fixed)
+        plan = self.plan or self.full_plan
+        return plan_cost(loads, plan, dimension=Dimension.FLOP, fixed=fixed), self.full_flops
+
+    def cost_per_batch(self, dimension: Dimension, plan: Plan | None = None) -> float:
+        """Mean cost of a batch under `plan` (default: the current one), over the shapes so far."""
+        plan = plan or self.plan or self.full_plan
+        if dimension is Dimension.SECOND:
+            assert self.step_time is not None
+            return self.step_time.predict(plan) / self.step_time.batches_per_step
+        loads, fixed = self._loads()
+        return plan_cost(loads, plan, dimension=dimension, fixed=fixed)
+
+    def fit_seconds(self, seconds_per_step: float, batches_per_step: int) -> None:
+        """Learn what plans take from a step under the current one.
+
+        The first time each unit's calls are run again and timed, a few steps' worth of compute.
+        """
+        if self.step_time is None:
+            assert self._first_trace is not None
+            loads = time_units(
+                self.model,
+                self._loads()[0],
+                self._first_trace,
+                optimizer=self.optimizers[0],
+                trainable=self._trainable,
+            )
+            self.step_time = StepTimeModel(loads, batches_per_step=batches_per_step)
+        self._observed[self.plan or self.full_plan] = seconds_per_step
+        self.step_time = self.step_time.fit(list(self._observed.items()))
+
+    def forget_inputs(self) -> None:
+        """Free the inputs of the first batch, once nothing is left to time with them."""
+        self._first_trace = None
+
+    def _loads(self) -> tuple[tuple[UnitLoad, ...], float]:
+        """Mean loads and fixed cost; those of the batch at hand before one is booked."""
+        if self.average.num_batches:
+            return self.average.loads, self.average.fixed
+        return self._counted[self._signature]
+
+    def before_step(self) -> None:
+        """Call right before an optimizer step whose contribution is to be measured."""
+        self.meter.before_step()
+
+    def after_step(self) -> None:
+        """Call right after that step, gradients still there."""
+        self.meter.forget(self._outdated)
+        self._outdated = set()
+        self.meter.after_step(self.optimizers)
+
+    def values(self) -> dict[str, float]:
+        """Contribution per unit; an estimate from before a unit was frozen is aged.
+
+        A frozen unit's estimate dates from when the loss was higher. It is scaled by how far the
+        estimates of the units that kept training have fallen meanwhile.
+        """
+        now = {name: max(0.0, c.mean) for name, c in self.meter.compute().items()}
+        for name, value in now.items():
+            self._first_values.setdefault(name, value)
+        trained = set(self.plan.trained) if self.plan is not None else set(now)
+        fresh = [name for name in now if name in trained]
+        before = sum(self._first_values[name] for name in fresh)
+        ageing = min(1.0, sum(now[name] for name in fresh) / before) if before > 0 else 1.0
+        aged = {n: v if n in trained else self._first_values[n] * ageing for n, v in now.items()}
+        return {unit.name: aged.get(unit.name, 0.0) for unit in self.units}
+
+    def problem(self, dimension: Dimension, batches_per_step: int) -> Problem:
+        """The allocation problem per optimizer step, with the contributions known so far.
+
+        Before there are any, every unit is worth the same.
+        """
+        values = {name: v for name, v in self.values().items() if self.trainable[name]}
+        if not any(values.values()):
+            values = dict.fromkeys(values, 1.0)
+        loads, fixed = self._loads()
+        fixed *= batches_per_step
+        if dimension is Dimension.SECOND:
+            assert self.step_time is not None
+            loads, fixed = self.step_time.scaled_loads(), self.step_time.constant
+        return build_problem(
+            loads,
+            values,
+            self.levels,
+            dimension=dimension,
+            fixed=fixed,
+            batches_per_step=batches_per_step,
+        )
+
+    def apply(self, plan: Plan) -> None:
+        """Make the model do what `plan` says; new estimates replace the old where it trains."""
+        self.applier.apply(plan, self.optimizers)
+        self._outdated = set(plan.trained)
+
+    def close(self) -> None:
+        """Leave the model as it was found; safe to call twice."""
+        if self._tracer is not None:
+            self._tracer.stop()
+            self._tracer = None
+        self.applier.undo()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {
+            "units": [unit.name for unit in self.units],
+            "average": self.average.state_dict(),
+            "counted": [
+                (signature, [load_to_dict(load) for load in loads], fixed)
+                for signature, (loads, fixed) in self._counted.items()
+            ],
+            "meter": self.meter.state_dict(),
+            "first_values": dict(self._first_values),
+            "cuttable": dict(self._cuttable),
+            "outdated": sorted(self._outdated),
+            "step_time": None if self.step_time is None else self.step_time.to_dict(),
+            "observed": [(plan.to_dict(), t) for plan, t in self._observed.items()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; the plan is the caller's to apply again.
+
+        Raises:
+            ValueError: the model's units are not those of the checkpoint.
+        """
+        by_name = {unit.name: unit for unit in self.units}
+        if set(by_name) != set(state["units"]):
+            odd = ", ".join(sorted(set(by_name) ^ set(state["units"])))
+            msg = (
+                "Expected the model to have the units of the checkpoint, but these are only in "
+                f"one of the two: {odd}. Resume with the same model and `units`."
+            )
+            raise ValueError(msg)
+        self.units = tuple(replace(by_name[name], index=i) for i, name in enumerate(state["units"]))
+        self.average.load_state_dict(state["average"])
+        self._counted = {
+            signature: (tuple(map(load_from_dict, loads)), float(fixed))
+            for signature, loads, fixed in state["counted"]
+        }
+        self.meter.load_state_dict(state["meter"])
+        self._first_values = {k: float(v) for k, v in state["first_values"].items()}
+        self._cuttable = {k: bool(v) for k, v in state["cuttable"].items()}
+        self._outdated = set(state["outdated"])
+        if state["step_time"] is not None:
+            self.step_time = StepTimeModel.from_dict(state["step_time"])
+        self._observed = {Plan.from_dict(plan): t for plan, t in state["observed"]}
+
+
+def batch_signature(batch: Any) -> Hashable:
+    """Shapes and types of the tensors in a batch: what its cost depends on.
+
+    Example:
+        >>> batch_signature({"x": torch.zeros(2, 3), "y": [torch.zeros(2), "text"]})
+        (((2, 3), 'torch.float32'), ((2,), 'torch.float32'))
+    """
+    found: list[tuple[tuple[int, ...], str]] = []
+    apply_to_collection(batch, torch.Tensor, lambda t: found.append((tuple(t.shape), str(t.dtype))))
+    return tuple(found)

@@ -1,0 +1,241 @@
+"""Fine-tune an encoder on a budget, then spend the same cost on training everything; compare.
+
+Run `python -m recipes.quickstart [key=value ...]`; `conf/quickstart.yaml` lists the keys.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import hydra
+import lightning.pytorch as pl
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from lightning_attnbal import AttentionBalancer
+from lightning_attnbal.allocate import FullAllocator
+from lightning_attnbal.core import Budget, Quantity
+from lightning_attnbal.tracking import build_timeline, plot_plan, print_summary
+from recipes.text import (
+    Corpus,
+    ReviewsData,
+    TextClassifier,
+    load_csv,
+    load_reviews,
+    make_synthetic,
+    packaged_encoder,
+)
+
+
+class Source(StrEnum):
+    """Where the texts come from."""
+
+    reviews = "reviews"
+    csv = "csv"
+    synthetic = "synthetic"
+
+
+@dataclass
+class DataConfig:
+    """Schema of `conf/data`."""
+
+    source: Source = MISSING
+    path: str | None = MISSING
+    text_column: str = "text"
+    label_column: str = "label"
+    num_train: int = MISSING
+    num_val: int = MISSING
+    num_test: int = MISSING
+    max_tokens: int = MISSING
+    batch_size: int = MISSING
+
+    def loader(self) -> Callable[[], Corpus]:
+        """The function that loads the texts."""
+        rows = self.num_train + self.num_val + self.num_test
+        loaders: dict[Source, Callable[[], Corpus]] = {
+            Source.reviews: load_reviews,
+            Source.csv: partial(load_csv, str(self.path), self.text_column, self.label_column),
+            Source.synthetic: partial(make_synthetic, rows),
+        }
+        return loaders[self.source]
+
+
+@dataclass
+class LearningRates:
+    """Schema of `lr`."""
+
+    balanced: float = MISSING
+    full: float = MISSING
+
+
+@dataclass
+class QuickstartConfig:
+    """Schema of `conf/quickstart.yaml`; a key that is not here is refused."""
+
+    data: DataConfig = MISSING
+    lr: LearningRates = MISSING
+    encoder: str | None = MISSING
+    budget: str = MISSING
+    max_epochs: int = MISSING
+    seed: int = MISSING
+    out_dir: str = MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run cost and reached.
+
+    Args:
+        name: of the run.
+        allowed: its budget, in FLOPs or seconds.
+        planned: what its plans predicted, in the same dimension.
+        spent: what it spent, in the same dimension.
+        seconds: wall-clock time of the fit, validation included.
+        accuracy: on the test rows, in [0, 1].
+        macro_f1: on the test rows, in [0, 1].
+    """
+
+    name: str
+    allowed: str
+    planned: str
+    spent: str
+    seconds: float
+    accuracy: float
+    macro_f1: float
+
+
+def typed(raw: DictConfig) -> QuickstartConfig:
+    """The composed configuration as a typed object.
+
+    Raises:
+        ValueError: a value that has no default was not given.
+    """
+    missing = sorted(OmegaConf.missing_keys(raw))
+    if missing:
+        msg = f"Expected `{missing[0]}` to be given, as in `{missing[0]}=...`, but it is missing."
+        raise ValueError(msg)
+    return cast(QuickstartConfig, OmegaConf.to_object(raw))
+
+
+def compare(config: QuickstartConfig, console: Console) -> list[Outcome]:
+    """Run both arms on the same data, seed and cost, and write what they leave to `out_dir`."""
+    out = Path(config.out_dir)
+    data = ReviewsData(
+        config.encoder or packaged_encoder(),
+        config.data.num_train,
+        num_val=config.data.num_val,
+        num_test=config.data.num_test,
+        max_tokens=config.data.max_tokens,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        load=config.data.loader(),
+    )
+    data.setup()
+    balanced = AttentionBalancer(budget=config.budget, seed=config.seed)
+    console.rule(f"balanced: {balanced.budget}")
+    module, first = run_arm("balanced", config, data, balanced, config.lr.balanced)
+    module.save_pretrained(out / "model")
+    data.tokenizer.save_pretrained(out / "model")
+    plot_plan(balanced.events, out / "plan.png")
+    print_summary(balanced.events, console)
+
+    control = AttentionBalancer(
+        budget=_same_cost(balanced), allocator=FullAllocator(), seed=config.seed
+    )
+    console.rule(f"everything trained, for the same cost: {control.budget}")
+    _, second = run_arm("full", config, data, control, config.lr.full)
+    outcomes = [first, second]
+    (out / "results.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=2) + "\n")
+    return outcomes
+
+
+def run_arm(
+    name: str,
+    config: QuickstartConfig,
+    data: ReviewsData,
+    balancer: AttentionBalancer,
+    lr: float,
+) -> tuple[TextClassifier, Outcome]:
+    """Fit and test a fresh model with the balancer; events go to `out_dir/<name>/attnbal.jsonl`."""
+    pl.seed_everything(config.seed, verbose=False)
+    module = TextClassifier(config.encoder or packaged_encoder(), len(data.class_names), lr=lr)
+    trainer = pl.Trainer(
+        max_epochs=config.max_epochs,
+        callbacks=[balancer],
+        devices=1,
+        default_root_dir=Path(config.out_dir) / name,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+    )
+    trainer.fit(module, datamodule=data)
+    scores = trainer.test(module, datamodule=data, verbose=False)[0]
+    planned = Quantity(build_timeline(balancer.events).planned, balancer.spent.dimension)
+    return module, Outcome(
+        name=name,
+        allowed=str(balancer.limit),
+        planned=str(planned),
+        spent=str(balancer.spent),
+        seconds=balancer.seconds.amount,
+        accuracy=scores["test/accuracy"],
+        macro_f1=scores["test/macro_f1"],
+    )
+
+
+def _same_cost(balancer: AttentionBalancer) -> Budget:
+    """The budget the first run was allowed, in absolute terms."""
+    if balancer.limit is None:
+        msg = "The first run ended before its budget was known; it has no cost to compare with."
+        raise RuntimeError(msg)
+    return Budget(balancer.limit)
+
+
+def outcome_table(outcomes: list[Outcome]) -> Table:
+    """One row per run."""
+    table = Table(title="The same cost, spent in two ways", box=SIMPLE_HEAD)
+    for heading in ("run", "allowed", "planned", "spent", "seconds", "accuracy", "macro-F1"):
+        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
+    for o in outcomes:
+        scores = (f"{o.seconds:.0f}", f"{o.accuracy:.3f}", f"{o.macro_f1:.3f}")
+        table.add_row(o.name, o.allowed, o.planned, o.spent, *scores)
+    return table
+
+
+ConfigStore.instance().store(name="quickstart_schema", node=QuickstartConfig)
+
+
+@hydra.main(
+    config_path=str(Path(__file__).resolve().parents[1] / "conf"),
+    config_name="quickstart",
+    version_base="1.3",
+)
+def main(raw: DictConfig) -> None:
+    """Compose, run, report."""
+    config = typed(raw)
+    # that the head is new and that no workers are used (texts are in memory) need not be said
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    console = Console()
+    outcomes = compare(config, console)
+    console.print(outcome_table(outcomes))
+    out = Path(config.out_dir).resolve()
+    console.print("The balanced run left", highlight=False)
+    for what in ("model", "plan.png", "balanced/attnbal.jsonl", "full/attnbal.jsonl"):
+        console.print(f"  {out / what}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

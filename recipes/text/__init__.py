@@ -1,0 +1,14 @@
+"""Text classification: customer reviews or a CSV of one's own, with a small pretrained encoder."""
+
+from recipes.text.data import Corpus, ReviewsData, load_csv, load_reviews, make_synthetic
+from recipes.text.module import TextClassifier, packaged_encoder
+
+__all__ = [
+    "Corpus",
+    "ReviewsData",
+    "TextClassifier",
+    "load_csv",
+    "load_reviews",
+    "make_synthetic",
+    "packaged_encoder",
+]

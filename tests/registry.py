@@ -1,0 +1,35 @@
+"""One entry for every public allocator, meter and applier; a test fails if one is missing here."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from lightning_attnbal.allocate import (
+    Allocator,
+    FrontierAllocator,
+    FullAllocator,
+    LastKAllocator,
+    RandomAllocator,
+    UniformAllocator,
+)
+from lightning_attnbal.apply import PlanApplier
+from lightning_attnbal.core import Unit
+from lightning_attnbal.measure import GradientUpdateMeter, LoadAverage, UnitTracer
+
+ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
+    FrontierAllocator: FrontierAllocator,
+    FullAllocator: FullAllocator,
+    LastKAllocator: lambda: LastKAllocator(1),
+    RandomAllocator: lambda: RandomAllocator(seed=1),
+    UniformAllocator: UniformAllocator,
+}
+
+METERS: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
+    GradientUpdateMeter: GradientUpdateMeter,
+    LoadAverage: lambda model, units: LoadAverage(),
+    UnitTracer: UnitTracer,
+}
+
+APPLIERS: dict[type, Callable[[nn.Module, Sequence[Unit]], PlanApplier]] = {
+    PlanApplier: PlanApplier,
+}
