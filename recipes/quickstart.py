@@ -204,11 +204,12 @@ def _same_cost(balancer: AttentionBalancer) -> Budget:
 
 def outcome_table(outcomes: list[Outcome]) -> Table:
     """One row per run."""
-    table = Table(title="The same cost, spent in two ways", box=SIMPLE_HEAD)
-    for heading in ("run", "allowed", "planned", "spent", "seconds", "accuracy", "macro-F1"):
+    title = "The same cost, spent in two ways"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("run", "allowed", "planned", "spent", "time", "accuracy", "macro-F1"):
         table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for o in outcomes:
-        scores = (f"{o.seconds:.0f}", f"{o.accuracy:.3f}", f"{o.macro_f1:.3f}")
+        scores = (f"{o.seconds:.0f} s", f"{o.accuracy:.3f}", f"{o.macro_f1:.3f}")
         table.add_row(o.name, o.allowed, o.planned, o.spent, *scores)
     return table
 

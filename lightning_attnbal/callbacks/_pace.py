@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lightning.pytorch import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.trainer import BudgetLR, Schedule, SchedulerPacer, make_schedule

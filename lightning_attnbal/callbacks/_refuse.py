@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_attnbal.core import Budget

@@ -38,7 +38,7 @@ def profile_command(
         str,
         typer.Argument(
             help="Model to profile: 'torchvision.models:resnet18' or any 'package.module:name' "
-            "(importing it RUNS THAT CODE), 'hf:bert', or a Hugging Face config.json."
+            "'hf:bert', or a Hugging Face config.json."
         ),
     ],
     shape: Annotated[
@@ -62,7 +62,10 @@ def profile_command(
     ] = "AdamW",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """Show what training each unit of a model costs: FLOPs, seconds, bytes, bottlenecks."""
+    """Show what training each unit of a model costs: FLOPs, seconds, bytes, bottlenecks.
+
+    A TARGET that is an import path is imported and called: that RUNS ITS CODE.
+    """
     try:
         model = load_model(target, parse_arguments(arg or []), hf_class)
         batch = make_batch(model, shape or [], tokens)
@@ -80,7 +83,7 @@ def _optimizer(name: str, model: nn.Module) -> Optimizer:
     if not isinstance(kind, type) or Optimizer not in kind.__mro__[1:]:
         msg = f"Expected `--optimizer` to be a class in torch.optim, but got {name!r}."
         raise ValueError(msg)
-    made: Optimizer = kind(model.parameters())  # type: ignore[call-arg]  # torch's own have defaults
+    made: Optimizer = kind(model.parameters())
     return made
 
 

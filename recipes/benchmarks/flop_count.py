@@ -1,8 +1,8 @@
-"""Counted FLOPs against torch's count of the same real step: `python -m
-recipes.benchmarks.flop_count`.
+"""Counted FLOPs against torch's count of the same real step.
 
-For the tiny models of `tests/families.py`, under plans that freeze none, a third, two thirds and
-all but the top, and three scattered ones. Prints a table, writes JSON.
+`python -m recipes.benchmarks.flop_count [--quick]`: the tiny models of `tests/families.py` under
+plans that freeze none, a third, two thirds and all but the top, and under scattered ones. Prints a
+table, writes JSON.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""How well the step-time model predicts real steps: `python -m recipes.benchmarks.step_time
-[--quick]`.
+"""How well the step-time model predicts real steps.
 
-Two families, random plans (frozen or full per unit: deep prefixes and scattered). The units are
-timed once by replay; a few plans calibrate the model; the others are predicted and then compared
-with real steps. All plans run interleaved, round after round, and a step's time is the median over
-the rounds. Prints a table, writes JSON.
+`python -m recipes.benchmarks.step_time [--quick]`: two families, random plans (frozen or full per
+unit: deep prefixes and scattered). The units are timed once by replay; a few plans calibrate the
+model; the others are predicted and then compared with real steps. All plans run interleaved, round
+after round, and a step's time is the median over the rounds. Prints a table, writes JSON.
 """
 
 from __future__ import annotations
@@ -41,9 +40,7 @@ class Case:
 
 
 def bert(*, quick: bool) -> Case:
-    """A BERT-like encoder, 6 layers of width 384, batch 32 of 64 tokens (quick: 3 layers, batch
-    8).
-    """
+    """A BERT-like encoder: 6 layers of width 384, batch 32 of 64 tokens; quick: 3 layers, 8."""
     from transformers import BertConfig, BertForSequenceClassification
 
     size = {"num_hidden_layers": 3 if quick else 6, "hidden_size": 384, "intermediate_size": 1536}
@@ -72,9 +69,7 @@ def resnet18(*, quick: bool) -> Case:
 
 
 def random_plans(num_units: int, count: int, seed: int) -> list[tuple[Level, ...]]:
-    """Distinct plans, half of them frozen prefixes of random depth, half scattered; the head
-    trains.
-    """
+    """Distinct plans: full, frozen prefixes of random depth, scattered ones; the head trains."""
     generator = random.Random(seed)
     plans: dict[tuple[Level, ...], None] = {(FULL,) * num_units: None}
     prefixes = [(FROZEN,) * k + (FULL,) * (num_units - k) for k in range(1, num_units)]

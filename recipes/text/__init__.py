@@ -1,6 +1,7 @@
 """Text classification: customer reviews or a CSV of one's own, with a small pretrained encoder."""
 
-from recipes.text.data import Corpus, ReviewsData, load_csv, load_reviews, make_synthetic
+from recipes.text.corpus import Corpus, load_csv, load_reviews, make_synthetic
+from recipes.text.data import ReviewsData
 from recipes.text.module import TextClassifier, packaged_encoder
 
 __all__ = [

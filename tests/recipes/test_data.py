@@ -62,7 +62,7 @@ def test_reviews_are_rows_with_text_and_stars_from_one(tmp_path, monkeypatch):
     path = tmp_path / "reviews.parquet"
     table = {"Review Text": ["good", None, "bad"], "Rating": [5, 3, 1], "Clothing ID": [7, 7, 9]}
     pd.DataFrame(table).to_parquet(path)
-    monkeypatch.setattr("recipes.text.data.fetch_member", lambda file: path)
+    monkeypatch.setattr("recipes.text.corpus.fetch_member", lambda file: path)
     corpus = load_reviews()
     assert corpus.texts == ["good", "bad"]
     assert corpus.labels.tolist() == [4, 0]

@@ -106,3 +106,8 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
 def moved(before: dict[str, torch.Tensor], model: nn.Module) -> set[str]:
     """Names of the parameters and buffers that differ by at least one bit."""
     return {n for n, tensor in model.state_dict().items() if not torch.equal(before[n], tensor)}
+
+
+def direction_like(tensor: torch.Tensor) -> torch.Tensor:
+    """A fixed random direction to send backward, of the shape of `tensor`."""
+    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(2))

@@ -156,7 +156,7 @@ def test_a_shared_layer_pays_dx_for_all_calls_but_the_first():
 
 
 class Contrastive(nn.Module):
-    """Two towers, compared by a matrix product outside of any module, and a branch that is unused."""
+    """Two towers, compared by a matrix product between modules, and an unused branch."""
 
     def __init__(self):
         super().__init__()
