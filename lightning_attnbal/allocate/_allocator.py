@@ -22,6 +22,7 @@ class Choice:
         method: which allocator, and how it chose.
         bound: proven upper bound of the value at this cost, None to have it computed.
         shadow_price: λ ≥ 0 at this cost, None to have it computed.
+        num_steps: steps after which to decide again, None for as many as there are.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL
@@ -33,6 +34,7 @@ class Choice:
     method: str
     bound: float | None = None
     shadow_price: float | None = None
+    num_steps: int | None = None
 
 
 class Allocator(ABC):
@@ -76,6 +78,8 @@ class Allocator(ABC):
         num_steps = limits.num_steps(cost)
         if num_steps == 0:
             raise InfeasibleBudgetError(limits.remaining, cost, limits.cost_unit, plan=name)
+        if num_steps is not None and choice.num_steps is not None:
+            num_steps = min(num_steps, choice.num_steps)
         bound, price = choice.bound, choice.shadow_price
         if bound is None or price is None:
             relaxed = solve_lagrangian(problem, cost, memory=limits.memory)

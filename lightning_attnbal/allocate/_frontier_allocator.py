@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from typing_extensions import override
@@ -19,21 +21,17 @@ class FrontierAllocator(Allocator):
     """Picks the point of the exact frontier with the largest V(p)^substitution · n(p).
 
     V(p) is the plan's contribution per step in loss units and n(p) = min(max_steps, remaining /
-    c(p)) the steps it gets.
-    Contributions of layers overlap, so their plain sum (substitution = 1) overrates deep plans; a
-    smaller exponent
-    trusts the sum less and the number of steps more. As steps are capped, a plan too cheap to
-    spend the budget is
-    penalised by itself. Plans of no value score 0; if no plan has any, the most valuable one is
-    chosen.
+    c(p)) the steps it gets. Contributions of layers overlap, so their plain sum (substitution = 1)
+    overrates deep plans; a smaller exponent trusts the sum less and the number of steps more.
+    Plans of no value score 0; if no plan has any, the most valuable one is chosen. Where all steps
+    at the chosen plan would leave budget unspent, the next dearer plan of the frontier goes first,
+    for as many steps as the rest pays for.
 
     Args:
-        substitution: exponent in (0, 1]; 0.5 sits between "only steps count" (0) and "layers add
-        up" (1).
-        hysteresis: a new plan must beat the current one's score by more than this share, in [0,
-        inf); 0.1 because
-            switching costs (cache, compile, optimizer state) and the measured contributions are
-            noisy.
+        substitution: exponent in (0, 1]: "only steps count" near 0, "layers add up" at 1.
+        hysteresis: a new plan must beat the current one's score by more than this share, in
+            [0, inf); 0.1 because switching costs (compile, optimizer state) and the measured
+            contributions are noisy.
         resolution: cells of cost on the frontier, in [1, inf).
 
     Raises:
@@ -56,7 +54,7 @@ class FrontierAllocator(Allocator):
         full: low, high
     """
 
-    substitution: float = 0.5
+    substitution: float = 0.3
     hysteresis: float = 0.1
     resolution: int = 1000
 
@@ -72,30 +70,62 @@ class FrontierAllocator(Allocator):
         if not affordable:
             raise InfeasibleBudgetError(limits.remaining, points[0].cost, limits.cost_unit)
         best = max(affordable, key=lambda p: (self.score(p.cost, p.value, limits), p.value))
-        score = self.score(best.cost, best.value, limits)
-        kept = _still_possible(problem, limits, current)
+        kept = self._kept(problem, limits, current, self.score(best.cost, best.value, limits))
+        cost = best.cost if kept is None else problem.evaluate(kept)[0]
+        deeper, num_steps = _spend_the_rest(affordable, cost, limits)
+        if deeper is not None:
+            return self._choice(deeper, "dearer first, to use the budget up", num_steps)
         if kept is not None:
-            cost, value, _ = problem.evaluate(kept)
-            if score <= (1 + self.hysteresis) * self.score(cost, value, limits):
-                return Choice(levels=kept, method="frontier: kept the current plan")
-        return self._choice(best)
+            return Choice(levels=kept, method="frontier: kept the current plan")
+        return self._choice(best, f"V^{self.substitution:g} · steps")
+
+    def _kept(
+        self, problem: Problem, limits: Limits, current: Plan | None, score: float
+    ) -> Levels | None:
+        """The current levels, unless they are impossible now or clearly worse than `score`."""
+        kept = _still_possible(problem, limits, current)
+        if kept is None:
+            return None
+        cost, value, _ = problem.evaluate(kept)
+        is_close = score <= (1 + self.hysteresis) * self.score(cost, value, limits)
+        return kept if is_close else None
 
     def score(self, cost: float, value: float, limits: Limits) -> float:
         """max(V, 0)^substitution · min(max_steps, remaining / c).
 
         Example:
-            >>> FrontierAllocator().score(2.0, 4.0, Limits(remaining=10))
+            >>> FrontierAllocator(substitution=0.5).score(2.0, 4.0, Limits(remaining=10))
             10.0
         """
         return max(value, 0.0) ** self.substitution * limits.steps(cost) if value > 0 else 0.0
 
-    def _choice(self, point: Solution) -> Choice:
+    def _choice(self, point: Solution, why: str, num_steps: int | None = None) -> Choice:
         return Choice(
             levels=point.levels[0],
-            method=f"frontier: V^{self.substitution:g} · steps",
+            method=f"frontier: {why}",
             bound=point.bound,
             shadow_price=point.shadow_price,
+            num_steps=num_steps,
         )
+
+
+def _spend_the_rest(
+    points: Sequence[Solution], cost: float, limits: Limits
+) -> tuple[Solution | None, int]:
+    """The next dearer point, and for how many steps, if all steps at `cost` leave budget unspent.
+
+    n steps at the dearer cost c' and S - n at `cost` just use up what remains:
+    n = (remaining - S·cost) / (c' - cost), rounded down. They come first, while the learning rate
+    is high.
+    """
+    if limits.max_steps is None:
+        return None, 0
+    unspent = limits.remaining - limits.max_steps * cost
+    dearer = [point for point in points if point.cost > cost]
+    if not dearer or unspent <= 0:
+        return None, 0
+    num_steps = math.floor(unspent / (dearer[0].cost - cost))
+    return (dearer[0], num_steps) if 0 < num_steps < limits.max_steps else (None, 0)
 
 
 def _still_possible(problem: Problem, limits: Limits, current: Plan | None) -> Levels | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree  # torch has no public tree utilities yet
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -37,14 +39,16 @@ def is_kv_cache(value: object) -> bool:
 
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
-    """Leaves and structure of nested containers; a key-value cache is a leaf.
+    """Leaves and structure of nested containers, packed sequences too; a key-value cache is a leaf.
 
     Example:
         >>> flatten({"a": (1, None)})[0]
         [1, None]
     """
     leaves, structure = pytree.tree_flatten(tree, is_leaf=lambda x: x is None or is_kv_cache(x))
-    return leaves, structure
+    packed = {i for i, leaf in enumerate(leaves) if isinstance(leaf, PackedSequence)}
+    flat = [x for i, leaf in enumerate(leaves) for x in (leaf if i in packed else (leaf,))]
+    return flat, (structure, tuple(sorted(packed)))
 
 
 def unflatten(leaves: Iterable[Any], structure: Any) -> Any:
@@ -54,7 +58,13 @@ def unflatten(leaves: Iterable[Any], structure: Any) -> Any:
         >>> unflatten(*flatten([1, (2, 3)]))
         [1, (2, 3)]
     """
-    return pytree.tree_unflatten(leaves, structure)
+    tree, packed = structure
+    rest = iter(leaves)
+    whole = [
+        PackedSequence(*islice(rest, len(PackedSequence._fields))) if i in packed else next(rest)
+        for i in range(tree.num_leaves)
+    ]
+    return pytree.tree_unflatten(whole, tree)
 
 
 class Provenance(TorchFunctionMode):

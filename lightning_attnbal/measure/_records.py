@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_attnbal.measure._provenance import Sources, unflatten
+
+_MOST_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class TensorSpec:
         dtype: its type.
         device: where it lives.
         sources: calls (by number) and bare parameters (by name) that it depends on.
+        value: the numbers after all, for a short list of integers on the CPU (lengths).
 
     Example:
         >>> spec = TensorSpec.of(torch.ones(2, 3))
@@ -34,12 +37,15 @@ class TensorSpec:
     dtype: torch.dtype
     device: torch.device
     sources: Sources = frozenset()
+    value: Tensor | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, tensor: Tensor, sources: Sources = frozenset()) -> TensorSpec:
         """The spec of `tensor`."""
         layout = (tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.device)
-        return cls(*layout, sources)
+        is_list = tensor.dim() == 1 and tensor.device.type == "cpu"
+        is_short = is_list and not tensor.is_floating_point() and len(tensor) <= _MOST_KEPT
+        return cls(*layout, sources, tensor.detach().clone() if is_short else None)
 
     @property
     def can_require_grad(self) -> bool:
@@ -54,6 +60,15 @@ class TensorSpec:
     def empty(self) -> Tensor:
         """A tensor like it, with arbitrary numbers."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+    def sample(self) -> Tensor:
+        """A tensor like it with usable numbers: those it kept, else normal ones, 0 or True."""
+        if self.value is not None:
+            return self.value.clone()
+        if self.can_require_grad:
+            return torch.randn(self.shape, dtype=self.dtype, device=self.device)
+        number = int(self.dtype is torch.bool)
+        return torch.full(self.shape, number, dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True, slots=True)

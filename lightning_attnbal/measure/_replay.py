@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode  # no public way to run without numbers
+from torch import Tensor
+from torch._subclasses.fake_tensor import (  # no public way to run without numbers
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.utils.flop_counter import (
     FlopCounterMode,
     sdpa_backward_flop_count,
@@ -19,6 +24,12 @@ from torch.utils.flop_counter import (
 from lightning_attnbal.measure._provenance import flatten
 from lightning_attnbal.measure._records import Call, TensorSpec
 from lightning_attnbal.measure._requests import Request
+
+_NEEDS_NUMBERS = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
 
 
 def _sdpa(*shapes: Any, **_: Any) -> int:
@@ -77,44 +88,80 @@ class CallCost:
     saved_bytes: int
 
 
-def replay_cost(request: Request) -> CallCost:
-    """Forward and backward of one call on shapes alone; nothing real is computed or touched."""
-    call, module = request.call, request.module
-    with FakeTensorMode(allow_non_fake_inputs=True), flop_counter() as counter:
-        weights, buffers = _fake_state(module)
-        inputs = [leaf.empty() if isinstance(leaf, TensorSpec) else leaf for leaf in call.leaves]
-        wanted = [weights[name] for name in request.parameters]
-        wanted += [inputs[position] for position in request.leaves]
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """What a replay runs on: weights and buffers by name, inputs in the order of the leaves."""
+
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    inputs: list[Any]
+
+    @classmethod
+    def fake(cls, request: Request) -> Tensors:
+        """Shapes only; call it under a fake tensor mode."""
+        weights = {name: TensorSpec.of(p).empty() for name, p in _named(request, "parameters")}
+        buffers = {name: TensorSpec.of(b).empty() for name, b in _named(request, "buffers")}
+        leaves = [x.empty() if isinstance(x, TensorSpec) else x for x in request.call.leaves]
+        return cls(weights, buffers, leaves)
+
+    @classmethod
+    def real(cls, request: Request) -> Tensors:
+        """Aliases of the weights, copies of the buffers, inputs as kept or else invented."""
+        weights = {name: p.detach() for name, p in _named(request, "parameters")}
+        buffers = {name: b.clone() for name, b in _named(request, "buffers")}
+        leaves = request.call.inputs or request.call.leaves
+        made = (x.sample() if isinstance(x, TensorSpec) else x for x in leaves)
+        return cls(weights, buffers, [x.detach() if isinstance(x, Tensor) else x for x in made])
+
+    def require_grad(self, request: Request) -> list[Tensor]:
+        """The tensors that the request wants gradients of, told so."""
+        wanted = [self.weights[name] for name in request.parameters]
+        wanted += [self.inputs[position] for position in request.leaves]
         for tensor in wanted:
             tensor.requires_grad_()
-        inputs = fresh(inputs)
-        saved = SavedBytes([*weights.values(), *buffers.values()])
-        with saved.hooks(), autocast(call), torch.enable_grad():
-            result = run(call, module, {**weights, **buffers}, inputs)
+        return wanted
+
+
+def _named(request: Request, kind: str) -> Iterable[tuple[str, Tensor]]:
+    module = request.module
+    return () if module is None else getattr(module, f"named_{kind}")()
+
+
+def replay_cost(request: Request) -> CallCost:
+    """Forward and backward of one call, counted on shapes alone; the model is not touched.
+
+    Where the shapes depend on the numbers (packed sequences, routing to experts) the call is run
+    for real, on the kept inputs or on invented ones.
+    """
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return _count(request, Tensors.fake(request))
+    except _NEEDS_NUMBERS:
+        device = next((p.device for _, p in _named(request, "parameters") if not p.is_cpu), None)
+        with forked_rng(device):
+            return _count(request, Tensors.real(request))
+
+
+def _count(request: Request, tensors: Tensors) -> CallCost:
+    wanted = tensors.require_grad(request)
+    saved = SavedBytes([*tensors.weights.values(), *tensors.buffers.values()])
+    with flop_counter() as counter:
+        inputs = fresh(tensors.inputs)
+        with saved.hooks(), autocast(request.call), torch.enable_grad():
+            result = run(request, tensors, inputs)
         forward = counter.get_total_flops()
         backpropagate(result, wanted)
         return CallCost(forward, counter.get_total_flops() - forward, saved.total)
 
 
-def _fake_state(module: nn.Module | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Fake (parameters, buffers) of a module, by name."""
-    if module is None:
-        return {}, {}
-    return (
-        {name: TensorSpec.of(p).empty() for name, p in module.named_parameters()},
-        {name: TensorSpec.of(b).empty() for name, b in module.named_buffers()},
-    )
-
-
-def run(
-    call: Call, module: nn.Module | None, state: Mapping[str, Tensor], inputs: Collection[Any]
-) -> Any:
-    """Run `call` once more with these tensors instead of the module's own and the traced ones."""
-    args, kwargs = call.arguments(inputs)
-    if module is not None:
-        return torch.func.functional_call(module, dict(state), args, kwargs)
-    assert call.function is not None
-    return call.function(*args, **kwargs)
+def run(request: Request, tensors: Tensors, inputs: Iterable[Any]) -> Any:
+    """Run the call once more, on these tensors instead of the module's own and the traced."""
+    args, kwargs = request.call.arguments(inputs)
+    if request.module is not None:
+        state = {**tensors.weights, **tensors.buffers}
+        return torch.func.functional_call(request.module, state, args, kwargs)
+    assert request.call.function is not None
+    return request.call.function(*args, **kwargs)
 
 
 def fresh(inputs: Iterable[Any]) -> list[Any]:

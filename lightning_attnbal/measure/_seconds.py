@@ -17,7 +17,7 @@ from lightning_attnbal.measure._optimizer import like
 from lightning_attnbal.measure._placement import PlacedCall, Placement, Units
 from lightning_attnbal.measure._provenance import flatten
 from lightning_attnbal.measure._records import Trace
-from lightning_attnbal.measure._replay import autocast, forked_rng, fresh, run
+from lightning_attnbal.measure._replay import Tensors, autocast, forked_rng, fresh, run
 from lightning_attnbal.measure._requests import Request, Requests
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -104,21 +104,14 @@ class _Timer:
 
 def replay_seconds(request: Request) -> tuple[float, float]:
     """(forward, backward) seconds of one run on the real inputs; leaves no trace in the model."""
-    weights: dict[str, Tensor] = {}
-    buffers: dict[str, Tensor] = {}
-    if request.module is not None:
-        weights = {name: p.detach() for name, p in request.module.named_parameters()}
-        buffers = {name: b.clone() for name, b in request.module.named_buffers()}
-    inputs = [x.detach() if isinstance(x, Tensor) else x for x in request.call.inputs or ()]
-    wanted = [weights[name] for name in request.parameters]
-    wanted += [inputs[position] for position in request.leaves]
-    for tensor in wanted:
-        tensor.requires_grad_()
-    device = next((x.device for x in (*wanted, *weights.values()) if x.device.type != "cpu"), None)
+    tensors = Tensors.real(request)
+    wanted = tensors.require_grad(request)
+    every = (*wanted, *tensors.weights.values())
+    device = next((x.device for x in every if not x.is_cpu), None)
     with forked_rng(device), autocast(request.call), torch.enable_grad():
-        copies = fresh(inputs)
+        inputs = fresh(tensors.inputs)
         start = _now(device)
-        result = run(request.call, request.module, {**weights, **buffers}, copies)
+        result = run(request, tensors, inputs)
         middle = _now(device)
     outputs = [y for y in flatten(result)[0] if isinstance(y, Tensor) and y.requires_grad]
     if not outputs:

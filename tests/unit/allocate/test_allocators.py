@@ -134,12 +134,25 @@ def test_frontier_maximises_value_to_the_power_times_steps(random_problem):
     for seed in range(20):
         problem = random_problem(np.random.default_rng(seed), 4)
         points = frontier(problem)
-        limits = Limits(remaining=30 * points[-1].cost + 1, max_steps=40)
-        scores = [math.sqrt(max(0.0, p.value)) * min(40, limits.remaining / p.cost) for p in points]
+        limits = Limits(remaining=30 * points[-1].cost + 1)
+        scores = [math.sqrt(max(0.0, p.value)) * limits.remaining / p.cost for p in points]
         plan = allocator(problem, limits)
-        steps = min(40, limits.remaining / plan.cost_per_step)
+        steps = limits.remaining / plan.cost_per_step
         assert math.sqrt(max(0.0, plan.value)) * steps == pytest.approx(max(scores))
-        assert plan.bound == pytest.approx(plan.value)
+
+
+def test_frontier_uses_the_budget_up_within_the_steps_there_are(random_problem):
+    allocator = FrontierAllocator()
+    for seed in range(20):
+        problem = random_problem(np.random.default_rng(seed), 4)
+        dearest = frontier(problem)[-1].cost
+        budget = remaining = 0.6 * 1000 * dearest
+        steps, plan = 1000, None
+        while steps and remaining > dearest:
+            plan = allocator(problem, Limits(remaining=remaining, max_steps=steps), plan)
+            steps -= plan.num_steps
+            remaining -= plan.num_steps * plan.cost_per_step
+        assert 0 <= remaining <= 0.005 * budget
 
 
 def test_few_steps_left_deepen_the_plan():

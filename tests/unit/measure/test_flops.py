@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_attnbal.core import FROZEN, FULL, Dimension, Level, Unit, UnitKind
 from lightning_attnbal.measure import (
@@ -266,3 +267,63 @@ def test_counting_leaves_the_model_and_torch_alone():
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.backends.mkldnn.enabled
     assert torch.backends.cudnn.enabled
+
+
+class Packed(nn.Module):
+    """A recurrent layer over a packed sequence: the shapes depend on the lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.recurrent = nn.Linear(4, 8, bias=False), nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x, lengths):
+        packed = pack_padded_sequence(self.low(x), lengths, batch_first=True, enforce_sorted=False)
+        return self.recurrent(packed)[0].data
+
+
+class Routed(nn.Module):
+    """Each row goes to one of two equal experts, which one depends on its numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.low = nn.Linear(4, 8, bias=False)
+        self.block = Experts()
+
+    def forward(self, x):
+        return self.block(self.low(x))
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.twins = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.twins):
+            rows = torch.where((x.sum(-1) > 0) == bool(number))[0]
+            out[rows] = expert(x[rows])
+        return out
+
+
+@pytest.mark.parametrize(
+    ("build", "modules", "inputs"),
+    [
+        (Packed, ("low", "recurrent"), (torch.ones(3, 6, 4), torch.tensor([2, 6, 3]))),
+        (Routed, ("low", "block"), (torch.ones(5, 4),)),
+    ],
+    ids=["packed sequence", "experts"],
+)
+def test_shapes_that_depend_on_numbers(build, modules, inputs):
+    model = build()
+    units = units_of(model, *((name,) for name in modules))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with UnitTracer(model, units) as tracer:
+        trace = tracer.stop(model(*inputs))
+    random_state = torch.get_rng_state()
+    loads = count_units(model, units, trace)
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    for levels in ([FULL, FULL], [FROZEN, FULL], [FULL, FROZEN]):
+        expected = real_flops(model, lambda m: m(*inputs).sum(), units, levels)
+        assert plan_cost(loads, levels) == pytest.approx(expected, rel=0.01)
