@@ -335,20 +335,20 @@ class AttentionBalancer(pl.Callback):
         rank_zero_info(f"[attnbal] step {decision.step}, {decision.why}: {decision.plan}")
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Progress bar and loggers."""
+        """Progress bar, loggers and the event stream, as often as the user has loggers write."""
         assert self._run is not None
         assert self._record is not None
-        ledger = self._run.ledger
-        share = self._run.progress
+        if self._run.num_steps % _log_every(trainer) and not self._run.finished:
+            return
+        ledger, share = self._run.ledger, self._run.progress
         left = ledger.seconds_left(self._run.cost_per_batch)
-        pl_module.log("budget", share, prog_bar=True, logger=False, batch_size=1)
-        pl_module.log("eta_min", left / 60, prog_bar=True, logger=False, batch_size=1)
-        pl_module.log("attnbal/budget/spent", ledger.spent.amount, batch_size=1)
-        pl_module.log("attnbal/budget/share", share, batch_size=1)
-        if self._run.num_steps % _log_every(trainer) == 0:
-            self._record.spent(
-                self._run, epoch=trainer.current_epoch, learning_rate=_learning_rate(trainer)
-            )
+        bar = {"budget": share, "eta_min": left / 60}
+        pl_module.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
+        spent = {"attnbal/budget/spent": ledger.spent.amount, "attnbal/budget/share": share}
+        pl_module.log_dict(spent, batch_size=1)
+        self._record.spent(
+            self._run, epoch=trainer.current_epoch, learning_rate=_learning_rate(trainer)
+        )
 
     # -- checkpoints -------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class RunRecord:
         """The last decision, and what it rests on."""
         decision = run.history[-1]
         at: dict[str, Any] = {"step": decision.step, "epoch": decision.epoch}
-        loads = run.session.average.loads
+        loads = run.session.shapes.loads
         reference = run.ledger.reference
         self._recorder.record(
             LoadMeasured(

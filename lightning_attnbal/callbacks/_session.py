@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_attnbal.apply import PlanApplier
+from lightning_attnbal.callbacks._shapes import ShapeCosts, batch_shape
 from lightning_attnbal.core import (
     FROZEN,
     FULL,
@@ -23,22 +23,17 @@ from lightning_attnbal.core import (
     Plan,
     Problem,
     Unit,
-    UnitLoad,
     UnsupportedModelError,
 )
 from lightning_attnbal.measure import (
     GradientUpdateMeter,
-    LoadAverage,
     StepTimeModel,
     Trace,
     UnitTracer,
     build_problem,
     count_fixed,
     count_units,
-    load_from_dict,
-    load_to_dict,
     order_units,
-    plan_cost,
     time_units,
 )
 
@@ -81,13 +76,13 @@ class Session:
                 f"{len(parameters)} has requires_grad=False. Unfreeze what may be trained."
             )
             raise UnsupportedModelError(msg)
+        self._order(self.units)
         self.applier = PlanApplier(model, self.units, moments=moments)
         self.meter = GradientUpdateMeter(model, self.units)
-        self.average = LoadAverage()
-        self._counted: dict[Hashable, tuple[tuple[UnitLoad, ...], float]] = {}
+        self.shapes = ShapeCosts()
         self._memo: dict[Any, Any] = {}
         self._tracer: UnitTracer | None = None
-        self._signature: Hashable = ()
+        self._shape: Hashable = ()
         self._first_values: dict[str, float] = {}
         self._cuttable: dict[str, bool] = {}
         self._outdated: set[str] = set()
@@ -100,15 +95,16 @@ class Session:
         """What the model does now; None before the first plan."""
         return self.applier.current
 
-    @property
-    def full_plan(self) -> Plan:
-        """Everything that may train, trains."""
-        return Plan({u.name: FULL if self.trainable[u.name] else FROZEN for u in self.units})
+    def _order(self, units: Sequence[Unit]) -> None:
+        """Take the units in this order, and with it the plan that trains all that may train."""
+        self.units = tuple(units)
+        may_train = self.trainable
+        self.full_plan = Plan({u.name: FULL if may_train[u.name] else FROZEN for u in self.units})
 
     def begin_batch(self, batch: Any) -> None:
         """Look at the shapes of `batch`; the first batch of a shape is traced on its way."""
-        self._signature = batch_signature(batch)
-        if self._signature not in self._counted:
+        self._shape = batch_shape(batch)
+        if self._shape not in self.shapes:
             first = not self._cuttable
             self._tracer = UnitTracer(self.model, self.units, keep_inputs=first)
             self._tracer.start()
@@ -121,7 +117,7 @@ class Session:
         trace = tracer.stop(loss)
         if not self._cuttable:
             self._first_trace = trace
-            self.units = order_units(self.units, trace.calls)
+            self._order(order_units(self.units, trace.calls))
             self._cuttable = {u.name: self._can_detach(u) for u in self.units}
         loads = count_units(
             self.model,
@@ -133,7 +129,7 @@ class Session:
         )
         loads = tuple(replace(x, can_detach=self._cuttable[x.unit.name]) for x in loads)
         fixed = count_fixed(self.model, self.units, trace, memo=self._memo).forward
-        self._counted[self._signature] = (loads, fixed)
+        self.shapes.add(self._shape, loads, fixed)
 
     def _can_detach(self, unit: Unit) -> bool:
         """Whether a menu may offer to cut the unit's branches."""
@@ -143,16 +139,13 @@ class Session:
     @property
     def full_flops(self) -> float:
         """FLOPs of the batch at hand with everything trained."""
-        loads, fixed = self._counted[self._signature]
-        return plan_cost(loads, self.full_plan, dimension=Dimension.FLOP, fixed=fixed)
+        return self.shapes.cost(self._shape, self.full_plan)
 
     def end_batch(self) -> tuple[float, float]:
         """(FLOPs of this batch under the current plan, FLOPs with everything trained)."""
         self.end_forward()
-        loads, fixed = self._counted[self._signature]
-        self.average.add(loads, fixed)
-        plan = self.plan or self.full_plan
-        return plan_cost(loads, plan, dimension=Dimension.FLOP, fixed=fixed), self.full_flops
+        self.shapes.book(self._shape)
+        return self.shapes.cost(self._shape, self.plan or self.full_plan), self.full_flops
 
     def cost_per_batch(self, dimension: Dimension, plan: Plan | None = None) -> float:
         """Mean cost of a batch under `plan` (default: the current one), over the shapes so far."""
@@ -160,8 +153,7 @@ class Session:
         if dimension is Dimension.SECOND:
             assert self.step_time is not None
             return self.step_time.predict(plan) / self.step_time.batches_per_step
-        loads, fixed = self._loads()
-        return plan_cost(loads, plan, dimension=dimension, fixed=fixed)
+        return self.shapes.mean_cost(plan)
 
     def fit_seconds(self, seconds_per_step: float, batches_per_step: int) -> None:
         """Learn what plans take from a step under the current one.
@@ -172,7 +164,7 @@ class Session:
             assert self._first_trace is not None
             loads = time_units(
                 self.model,
-                self._loads()[0],
+                self.shapes.loads,
                 self._first_trace,
                 optimizer=self.optimizers[0],
                 trainable=self._trainable,
@@ -184,12 +176,6 @@ class Session:
     def forget_inputs(self) -> None:
         """Free the inputs of the first batch, once nothing is left to time with them."""
         self._first_trace = None
-
-    def _loads(self) -> tuple[tuple[UnitLoad, ...], float]:
-        """Mean loads and fixed cost; those of the batch at hand before one is booked."""
-        if self.average.num_batches:
-            return self.average.loads, self.average.fixed
-        return self._counted[self._signature]
 
     def before_step(self) -> None:
         """Call right before an optimizer step whose contribution is to be measured."""
@@ -225,8 +211,7 @@ class Session:
         values = {name: v for name, v in self.values().items() if self.trainable[name]}
         if not any(values.values()):
             values = dict.fromkeys(values, 1.0)
-        loads, fixed = self._loads()
-        fixed *= batches_per_step
+        loads, fixed = self.shapes.loads, self.shapes.fixed * batches_per_step
         if dimension is Dimension.SECOND:
             assert self.step_time is not None
             loads, fixed = self.step_time.scaled_loads(), self.step_time.constant
@@ -255,11 +240,7 @@ class Session:
         """Plain data for a checkpoint."""
         return {
             "units": [unit.name for unit in self.units],
-            "average": self.average.state_dict(),
-            "counted": [
-                (signature, [load_to_dict(load) for load in loads], fixed)
-                for signature, (loads, fixed) in self._counted.items()
-            ],
+            "shapes": self.shapes.state_dict(),
             "meter": self.meter.state_dict(),
             "first_values": dict(self._first_values),
             "cuttable": dict(self._cuttable),
@@ -282,12 +263,8 @@ class Session:
                 f"one of the two: {odd}. Resume with the same model and `units`."
             )
             raise ValueError(msg)
-        self.units = tuple(replace(by_name[name], index=i) for i, name in enumerate(state["units"]))
-        self.average.load_state_dict(state["average"])
-        self._counted = {
-            signature: (tuple(map(load_from_dict, loads)), float(fixed))
-            for signature, loads, fixed in state["counted"]
-        }
+        self._order([replace(by_name[name], index=i) for i, name in enumerate(state["units"])])
+        self.shapes.load_state_dict(state["shapes"])
         self.meter.load_state_dict(state["meter"])
         self._first_values = {k: float(v) for k, v in state["first_values"].items()}
         self._cuttable = {k: bool(v) for k, v in state["cuttable"].items()}
@@ -295,15 +272,3 @@ class Session:
         if state["step_time"] is not None:
             self.step_time = StepTimeModel.from_dict(state["step_time"])
         self._observed = {Plan.from_dict(plan): t for plan, t in state["observed"]}
-
-
-def batch_signature(batch: Any) -> Hashable:
-    """Shapes and types of the tensors in a batch: what its cost depends on.
-
-    Example:
-        >>> batch_signature({"x": torch.zeros(2, 3), "y": [torch.zeros(2), "text"]})
-        (((2, 3), 'torch.float32'), ((2,), 'torch.float32'))
-    """
-    found: list[tuple[tuple[int, ...], str]] = []
-    apply_to_collection(batch, torch.Tensor, lambda t: found.append((tuple(t.shape), str(t.dtype))))
-    return tuple(found)

@@ -1,6 +1,6 @@
 """What every unit costs, and what training it is worth. Torch only, no Trainer."""
 
-from lightning_attnbal.measure._average import LoadAverage
+from lightning_attnbal.measure._average import average_loads
 from lightning_attnbal.measure._contribution import (
     Contribution,
     GradientUpdateMeter,
@@ -10,7 +10,8 @@ from lightning_attnbal.measure._discover import discover_units, order_units
 from lightning_attnbal.measure._discover_groups import UnitSpec
 from lightning_attnbal.measure._flops import count_fixed, count_units
 from lightning_attnbal.measure._graph import CriticalPath, bottlenecks, critical_path
-from lightning_attnbal.measure._problem import build_problem, plan_cost
+from lightning_attnbal.measure._plan_cost import plan_cost
+from lightning_attnbal.measure._problem import build_problem
 from lightning_attnbal.measure._profile import profile
 from lightning_attnbal.measure._records import Trace
 from lightning_attnbal.measure._replay import flop_counter
@@ -23,12 +24,12 @@ __all__ = [
     "Contribution",
     "CriticalPath",
     "GradientUpdateMeter",
-    "LoadAverage",
     "LoadReport",
     "StepTimeModel",
     "Trace",
     "UnitSpec",
     "UnitTracer",
+    "average_loads",
     "bottlenecks",
     "build_problem",
     "count_fixed",

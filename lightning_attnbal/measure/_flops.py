@@ -91,10 +91,24 @@ def count_fixed(
     """FLOPs of one batch that no plan changes: operations on the raw input, outside of every unit.
 
     All other operations outside the units are charged to the highest unit whose output they read.
+
+    Example:
+        >>> import torch
+        >>> from lightning_attnbal.measure._trace import UnitTracer
+        >>> class Kernel(nn.Module):
+        ...     def forward(self, x):
+        ...         return x @ x.T
+        >>> model = Kernel()
+        >>> with UnitTracer(model, []) as tracer:
+        ...     trace = tracer.stop(model(torch.ones(3, 5)))
+        >>> count_fixed(model, [], trace).forward
+        90.0
     """
     counter = _Counter(model, {} if memo is None else memo)
     loose = [call for call in Placement(model, units, trace).calls if call.host is None]
-    return PassCost(forward=sum(counter.flops(c, frozenset(), frozenset())[0] for c in loose))
+    return PassCost(
+        forward=float(sum(counter.flops(c, frozenset(), frozenset())[0] for c in loose))
+    )
 
 
 class _Counter:

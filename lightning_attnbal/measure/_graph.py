@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_attnbal.core import Dimension, UnitLoad, check_integer
-from lightning_attnbal.measure._problem import cost_of
+from lightning_attnbal.measure._plan_cost import cost_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,10 @@ class CriticalPath:
         length: what the chain costs.
         total: what all units cost.
         dimension: FLOP or SECOND.
+
+    Example:
+        >>> CriticalPath(("tower", "head"), 4.0, 6.0, Dimension.FLOP).parallelism
+        1.5
     """
 
     units: tuple[str, ...]

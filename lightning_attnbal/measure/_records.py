@@ -107,6 +107,12 @@ class Trace:
         records: the calls, in order.
         live: numbers of the calls that the loss depends on; None if the loss is not known, then all
             count.
+
+    Example:
+        >>> first, second = (Call(name, None, (), None) for name in ("layer.0", "layer.1"))
+        >>> trace = Trace((first, second, first), live=frozenset({0, 1}))
+        >>> trace.calls, trace.is_live(2)
+        (('layer.0', 'layer.1', 'layer.0'), False)
     """
 
     records: tuple[Call, ...]

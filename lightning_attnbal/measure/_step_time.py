@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from lightning_attnbal.core import Dimension, PassCost, Unit, UnitKind, UnitLoad, check_number
-from lightning_attnbal.measure._problem import Levels, plan_parts
+from lightning_attnbal.measure._plan_cost import Levels, plan_parts
 
 _PRIOR = (1.0, 1.0, 1.0, 0.0)
 

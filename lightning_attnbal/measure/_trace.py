@@ -66,6 +66,7 @@ class UnitTracer:
         self._keep_inputs = keep_inputs
         self._parameters = dict(model.named_parameters())
         self._handles: list[RemovableHandle] = []
+        self._is_running = False
         self._records: list[Call] = []
         self._flow: Provenance | None = None
         self._depth = 0
@@ -76,10 +77,10 @@ class UnitTracer:
         Raises:
             RuntimeError: the tracer is running.
         """
-        if self._handles:
+        if self._is_running:
             msg = "Expected `start` on a stopped tracer, but it is running; call `stop` first."
             raise RuntimeError(msg)
-        self._records, self._depth = [], 0
+        self._records, self._depth, self._is_running = [], 0, True
         for name, module in self._modules.items():
             self._install(name, module)
         if self._provenance:
@@ -107,7 +108,7 @@ class UnitTracer:
         Raises:
             RuntimeError: the tracer is not running.
         """
-        if not self._handles:
+        if not self._is_running:
             msg = "Expected `stop` on a running tracer, but it is not; call `start` first."
             raise RuntimeError(msg)
         sources: Sources = frozenset()
@@ -120,6 +121,7 @@ class UnitTracer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._is_running = False
         if self._flow is not None:
             flow, self._flow = self._flow, None
             flow.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # torch's

@@ -13,8 +13,6 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,14 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy
 from rich.console import Console
 from rich.table import Table
 
 from lightning_attnbal.allocate import Solution, frontier, solve_exact, solve_lagrangian
 from lightning_attnbal.core import CACHED, DETACHED, FROZEN, FULL, Menu, Option, Problem, lora
+from recipes.benchmarks._common import RESULTS, write_record
 
-RESULTS = Path(__file__).parent / "results" / "allocator_speed.json"
+RESULT = RESULTS / "allocator_speed.json"
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEEDS = range(3)
 
@@ -143,19 +141,6 @@ def most_valuable(problems: list[Problem], _: float) -> Solution:
     return frontier(problems)[-1]
 
 
-def machine() -> dict[str, str | int | None]:
-    """What the figures were taken on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": 1,
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
 def run(repeats: int) -> list[Row]:
     """All benchmarks."""
     return [
@@ -205,13 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="calls per instance, at least 1")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     rows = run(options.repeats)
     show(rows)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-    options.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_record(options.output, {"rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ spell of the machine hits all plans alike.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,8 +23,9 @@ from torch import Tensor, nn
 
 from lightning_attnbal.apply import PlanApplier
 from lightning_attnbal.core import Plan, Unit, UnitKind
+from recipes.benchmarks._common import RESULTS, write_record
 
-RESULT = Path(__file__).parent / "results" / "freeze_wall_time.json"
+RESULT = RESULTS / "freeze_wall_time.json"
 NUM_BLOCKS, WIDTH, HEADS = 12, 256, 4
 
 
@@ -46,7 +44,7 @@ ARMS = (
     Arm("freeze 9", ("frozen",) * 9 + ("full",) * 3, 0.53),
     Arm(
         "train 0 and 6, others detached",
-        ("full", *["detached"] * 5, "local", *["detached"] * 5),
+        ("full", *["detached"] * 5, "full", *["detached"] * 5),
         0.50,
     ),
 )
@@ -159,19 +157,6 @@ def summary(rounds: list[Round]) -> dict[str, dict[str, float]]:
     return result
 
 
-def machine(num_threads: int) -> dict[str, Any]:
-    """Where the figures come from."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(models) or None,
-        "threads": num_threads,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def show(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """A table in the terminal."""
     table = Table("model", "arm", "s / step", "wall", "quartiles", "cpu", "target", "met")
@@ -203,14 +188,11 @@ def main() -> None:
     num_rounds, shape = (5 if options.quick else 20), (16, 128)
     results = {name: summary(measure(block, num_rounds, shape)) for name, block in MODELS.items()}
     record = {
-        "benchmark": "freeze_wall_time",
-        "machine": machine(options.threads),
         "num_rounds": num_rounds,
         "shape": {"blocks": NUM_BLOCKS, "width": WIDTH, "batch": shape[0], "tokens": shape[1]},
         "results": results,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_record(options.out, record)
     show(results)
 
 

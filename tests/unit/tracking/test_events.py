@@ -108,7 +108,7 @@ def test_wrong_types_are_refused(line, match):
 
 def test_nested_errors_name_the_place(run):
     plan = json.loads(run[4].to_json())["plan"]
-    with pytest.raises(ValueError, match="`level` to be one of .* but got 'fulll'"):
+    with pytest.raises(ValueError, match=r"`level` to be one of .* but got 'fulll'"):
         Event.from_json(changed(run[4], plan=plan | {"levels": {"head": "fulll"}}))
     with pytest.raises(TypeError, match=r"`plan_decided\.plan\.levels` to be a dict"):
         Event.from_json(changed(run[4], plan=plan | {"levels": ["head"]}))
