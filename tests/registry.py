@@ -14,7 +14,7 @@ from lightning_attnbal.allocate import (
 )
 from lightning_attnbal.apply import PlanApplier
 from lightning_attnbal.core import Unit
-from lightning_attnbal.measure import GradientUpdateMeter, LoadAverage, UnitTracer
+from lightning_attnbal.measure import GradientUpdateMeter, UnitTracer
 
 ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
     FrontierAllocator: FrontierAllocator,
@@ -26,7 +26,6 @@ ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
 
 METERS: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
     GradientUpdateMeter: GradientUpdateMeter,
-    LoadAverage: lambda model, units: LoadAverage(),
     UnitTracer: UnitTracer,
 }
 

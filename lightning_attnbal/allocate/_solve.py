@@ -110,6 +110,14 @@ def solve_lagrangian(
 
     Source: Fisher, "The Lagrangian relaxation method for solving integer programming problems",
     1981.
+
+    Example:
+        >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option
+        >>> full = Option(level=FULL, cost=2, cost_above=1, value=3)
+        >>> menu = (Option(level=FROZEN, cost=1, cost_above=1), full)
+        >>> solution = solve_lagrangian(Problem((Menu("low", menu), Menu("high", menu))), budget=4)
+        >>> solution.value, solution.bound >= solution.value
+        (3.0, True)
     """
     return _lagrangian(*prepare(problem, budget, memory))
 

@@ -61,6 +61,10 @@ class Contribution:
         mean: loss decrease per unit of learning rate.
         std_error: standard error of the mean; inf for fewer than two estimates.
         count: how many estimates it rests on.
+
+    Example:
+        >>> Contribution(mean=0.5, std_error=0.1, count=4).mean
+        0.5
     """
 
     mean: float

@@ -114,7 +114,7 @@ def plan_cost(
         ValueError: `levels` does not fit the loads, or seconds were not measured.
 
     Example:
-        >>> from lightning_attnbal.core import Unit, UnitKind
+        >>> from lightning_attnbal.core import FROZEN, FULL, Unit, UnitKind
         >>> cost = PassCost(forward=1.0, own_backward=1.5, pass_backward=1.0, full_backward=2.0)
         >>> unit = lambda i: Unit(f"tower.{i}", i, UnitKind.BLOCK, (), (), 0)
         >>> below = [(), (), (0, 1)]  # two towers and what joins them

@@ -23,7 +23,7 @@ from lightning_attnbal.measure import (
 )
 from tests.families import FAMILIES
 
-MIXED = ["bert", "gpt2", "t5", "bart", "tv_resnet18", "timm_swin", "lstm_attention"]
+MIXED = ["bert", "gpt2", "t5", "tv_resnet18", "lstm_attention"]
 
 
 def units_of(model: nn.Module, *groups: tuple[str, ...]) -> list[Unit]:
