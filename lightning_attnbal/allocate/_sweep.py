@@ -78,8 +78,12 @@ class Sweep:
         self._parents: list[Indices] = []
         self._options: list[Indices] = []
         self._num_nodes = 0
-        self._arcs = np.isfinite(trellis.value)
-        self._added = np.stack([trellis.cost, trellis.value, trellis.memory])
+        arcs = np.isfinite(trellis.value)
+        self._options_of = arcs.nonzero()[3]
+        self._added = np.stack([trellis.cost[arcs], trellis.value[arcs], trellis.memory[arcs]])
+        counts = arcs.sum(axis=3)
+        ends = counts.cumsum().reshape(counts.shape)
+        self._slices = ends - counts, ends
         self._least_cost = least(trellis, trellis.cost)[..., 0]
         self._later_cost = np.append(self._least_cost[OPEN, ::-1, -1].cumsum()[::-1], 0.0)
         self._least_memory = (
@@ -146,11 +150,13 @@ class Sweep:
         self, partial: Partial, arc: int, at: tuple[int, int]
     ) -> tuple[Array, Indices, Indices]:
         """Every partial plan with every option of one arc."""
-        options = self._arcs[(arc, *at)].nonzero()[0]
-        added = self._added[(slice(None), arc, *at, options)]
+        first, end = (bound[(arc, *at)] for bound in self._slices)
+        options, added = self._options_of[first:end], self._added[:, first:end]
         figures = (added[:, :, None] + partial.figures[:, None]).reshape(3, -1)
-        index = np.arange(figures.shape[1]) % len(partial.node)
-        return figures, partial.node[index], options.repeat(len(partial.node))
+        if len(options) == 1:
+            return figures, partial.node, options.repeat(len(partial.node))
+        parents = np.concatenate([partial.node] * len(options))
+        return figures, parents, options.repeat(len(partial.node))
 
     def _keep(self, state: int, at: tuple[int, int], new: Partial) -> Indices:
         """Positions to keep: within the limits, able to beat the best plan, not dominated."""
@@ -172,8 +178,8 @@ class Sweep:
 
     def _fits(self, state: int, at: tuple[int, int], new: Partial) -> npt.NDArray[np.bool_]:
         task, unit = at
-        total = self._least_cost[state, task, unit] + self._later_cost[task + 1] + new.figures[0]
-        fits: npt.NDArray[np.bool_] = total <= self._most_cost
+        later = self._least_cost[state, task, unit] + self._later_cost[task + 1]
+        fits: npt.NDArray[np.bool_] = new.figures[0] <= self._most_cost - later
         if self._least_memory is not None:
             peak = self._least_memory[state, task, unit] + new.figures[2]
             fits &= peak <= self.limit.bytes * (1 + ROUNDING)

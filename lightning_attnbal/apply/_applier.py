@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal, Self
 
@@ -130,6 +131,16 @@ class PlanApplier:
         self._still = still
         self._current = plan
         self.refresh()
+
+    @contextmanager
+    def without_cuts(self) -> Iterator[None]:
+        """Branches uncut inside the block, for whoever measures what the whole model costs."""
+        cuts = self._cut
+        self._set_cuts(frozenset())
+        try:
+            yield
+        finally:
+            self._set_cuts(cuts)
 
     def refresh(self) -> None:
         """Put what is not trained back into eval mode, after somebody called `model.train()`."""

@@ -14,7 +14,7 @@ from lightning_attnbal.callbacks._decision import Decision
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._timing import StepClock
-from lightning_attnbal.core import Dimension, Plan
+from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
 
 _CALIBRATION_SHARE = 0.05
 _STEPS_TO_TIME = 3  # the first is slower than the rest
@@ -118,10 +118,11 @@ class Run:
         self.session.forget_inputs()
         if self.ledger.is_unrestricted:
             plan = self.session.full_plan
-        elif self._step_cost() > self.ledger.remaining and self.history:
-            return None
         else:
-            plan = self._solve(self.ledger)
+            found = self._solve_if_possible()
+            if found is None:
+                return None
+            plan = found
         before = self.session.plan
         decision = Decision(
             plan=plan,
@@ -151,6 +152,17 @@ class Run:
         probe = replace(self.ledger)
         probe.charge(flops=0.0, full_flops=self.session.full_flops)
         self._solve(probe)
+
+    def _solve_if_possible(self) -> Plan | None:
+        """A plan for the rest of the run, or None when what is left buys not even one step."""
+        if self.history and not self.ledger.can_afford(self._step_cost()):
+            return None
+        try:
+            return self._solve(self.ledger)
+        except InfeasibleBudgetError:
+            if self.history or self.dimension is Dimension.SECOND:
+                return None
+            raise
 
     def _solve(self, ledger: Ledger) -> Plan:
         """Ask the allocator for a plan for the rest of the run."""

@@ -119,16 +119,17 @@ class Session:
             self._first_trace = trace
             self._order(order_units(self.units, trace.calls))
             self._cuttable = {u.name: self._can_detach(u) for u in self.units}
-        loads = count_units(
-            self.model,
-            self.units,
-            trace,
-            optimizer=self.optimizers[0],
-            trainable=self._trainable,
-            memo=self._memo,
-        )
+        with self.applier.without_cuts():
+            loads = count_units(
+                self.model,
+                self.units,
+                trace,
+                optimizer=self.optimizers[0],
+                trainable=self._trainable,
+                memo=self._memo,
+            )
+            fixed = count_fixed(self.model, self.units, trace, memo=self._memo).forward
         loads = tuple(replace(x, can_detach=self._cuttable[x.unit.name]) for x in loads)
-        fixed = count_fixed(self.model, self.units, trace, memo=self._memo).forward
         self.shapes.add(self._shape, loads, fixed)
 
     def _can_detach(self, unit: Unit) -> bool:

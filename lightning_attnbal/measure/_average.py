@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from lightning_attnbal.core import UnitLoad
+from lightning_attnbal.core import PassCost, UnitLoad
 
-_AVERAGED = ("forward", "own_backward", "pass_backward", "full_backward", "side_input")
+_AVERAGED = tuple(field.name for field in fields(PassCost) if field.name != "side_source")
 _LARGEST = ("saved_bytes", "parameter_bytes", "optimizer_bytes")
 
 
