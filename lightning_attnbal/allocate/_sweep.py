@@ -155,7 +155,7 @@ class Sweep:
         figures = (added[:, :, None] + partial.figures[:, None]).reshape(3, -1)
         if len(options) == 1:
             return figures, partial.node, options.repeat(len(partial.node))
-        parents = np.concatenate([partial.node] * len(options))
+        parents = np.concatenate([partial.node[:0], *[partial.node] * len(options)])
         return figures, parents, options.repeat(len(partial.node))
 
     def _keep(self, state: int, at: tuple[int, int], new: Partial) -> Indices:

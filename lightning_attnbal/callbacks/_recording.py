@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class RunRecord:
     def decided(self, run: Run) -> None:
         """The last decision, and what it rests on."""
         decision = run.history[-1]
+        if len(run.history) == 1:
+            self._calibrated(run)
         at: dict[str, Any] = {"step": decision.step, "epoch": decision.epoch}
         loads = run.session.shapes.loads
         reference = run.ledger.reference
@@ -77,6 +80,12 @@ class RunRecord:
                 **at,
             )
         )
+
+    def _calibrated(self, run: Run) -> None:
+        """What was done before the first decision: everything trained."""
+        plan = replace(run.session.full_plan, method="calibration")
+        reason = "everything trains at first, to measure what it is worth"
+        self._recorder.record(PlanDecided(plan=plan, spent=0.0, remaining=0.0, reason=reason))
 
     def spent(self, run: Run, *, epoch: int, learning_rate: float) -> None:
         """Where the account stands."""
