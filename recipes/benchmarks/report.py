@@ -1,0 +1,156 @@
+"""Writes the figures of `results/*.json` into the README: `python -m recipes.benchmarks.report`.
+
+No figure in the README is typed by hand; a test compares it with what this script writes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.benchmarks._common import RESULTS
+from recipes.benchmarks.budget_adherence import figure
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- MEASURED:BEGIN", "<!-- MEASURED:END -->"
+
+Row = tuple[str, str]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Median and range."""
+    low, mid, high = min(values), statistics.median(values), max(values)
+    return f"{mid:.{digits}f} ({low:.{digits}f} – {high:.{digits}f})"
+
+
+def adherence(record: dict[str, Any]) -> list[Row]:
+    """Spent over budget, per budget."""
+    return [
+        (
+            f"spent / budget, {name}",
+            f"{spread([figure(name, r) for r in runs], 4)}, {len(runs)} runs",
+        )
+        for name, runs in record["runs"].items()
+    ]
+
+
+def overhead(record: dict[str, Any]) -> list[Row]:
+    """Step time with the callback at 100 % over plain Lightning."""
+    plain, balanced = record["pairs"]["plain"], record["pairs"]["balanced"]
+    ratios = [b / p for p, b in zip(plain, balanced, strict=True)]
+    step = 1000 * record["plain_step_seconds"]
+    name = f"step time at a budget of 100 % / plain Lightning ({step:.0f} ms steps)"
+    return [(name, f"{spread(ratios)}, {len(ratios)} pairs")]
+
+
+def flop_count(record: dict[str, Any]) -> list[Row]:
+    """Counted against real FLOPs."""
+    worst = {r["family"]: max(map(abs, r["errors"].values())) for r in record["results"]}
+    plans = sum(len(r["errors"]) for r in record["results"])
+    family = max(worst, key=lambda name: worst[name])
+    name = f"FLOPs of a plan / torch's count of the same step, {len(worst)} families, {plans} plans"
+    return [(name, f"worst error {worst[family]:.2%} ({family})")]
+
+
+def step_time(record: dict[str, Any]) -> list[Row]:
+    """Predicted against measured seconds per step."""
+    return [
+        (
+            f"predicted / measured seconds of a step, {r['family']}, {r['num_plans']} random plans",
+            f"error median {r['errors']['calibrated']['median']:.1%}, "
+            f"90 % {r['errors']['calibrated']['p90']:.1%}, "
+            f"worst {r['errors']['calibrated']['max']:.1%}",
+        )
+        for r in record["results"]
+    ]
+
+
+def freeze_wall_time(record: dict[str, Any]) -> list[Row]:
+    """Wall time relative to a full step."""
+    return [
+        (
+            f"wall time / full step, 12 {model} blocks, {arm}",
+            f"{r['relative']:.3f} ({r['quartile_low']:.3f} – {r['quartile_high']:.3f} quartiles)",
+        )
+        for model, arms in record["results"].items()
+        for arm, r in arms.items()
+        if arm != "full"
+    ]
+
+
+def allocator_speed(record: dict[str, Any]) -> list[Row]:
+    """CPU time and gap of the solvers."""
+    return [
+        (
+            f"allocator: {r['name']}",
+            f"{r['median_ms']:.1f} ms ({r['min_ms']:.1f} – {r['max_ms']:.1f}), "
+            f"gap at most {r['worst_gap']:.2%}",
+        )
+        for r in record["rows"]
+    ]
+
+
+def quickstart(record: dict[str, Any]) -> list[Row]:
+    """Quality of both ways to spend the same cost."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for outcome in (o for seed in record["seeds"].values() for o in seed):
+        arms.setdefault(outcome["name"], []).append(outcome)
+    return [
+        (
+            f"quickstart, 40 % of full training, {name}",
+            f"accuracy {spread([o['accuracy'] for o in runs])}, "
+            f"macro-F1 {spread([o['macro_f1'] for o in runs])}, "
+            f"{spread([o['seconds'] for o in runs], 0)} s, {len(runs)} seeds",
+        )
+        for name, runs in arms.items()
+    ]
+
+
+SECTIONS: tuple[Callable[[dict[str, Any]], list[Row]], ...] = (
+    quickstart,
+    adherence,
+    overhead,
+    flop_count,
+    step_time,
+    freeze_wall_time,
+    allocator_speed,
+)
+FILES = {"adherence": "budget_adherence"}
+
+
+def section() -> str:
+    """The README's table, between its markers."""
+    lines = [f"{BEGIN} written by `python -m recipes.benchmarks.report`, not by hand -->"]
+    rows: list[Row] = []
+    machines = set()
+    for make in SECTIONS:
+        path = RESULTS / f"{FILES.get(make.__name__, make.__name__)}.json"
+        if path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            rows += make(record)
+            m = record["machine"]
+            machines.add(
+                f"{m['cpu']}, {m['cores']} cores, Python {m['python']}, torch {m['torch']}"
+            )
+    lines += ["Median and range. " + "; ".join(sorted(machines)) + ".", ""]
+    lines += ["| what | measured |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), END]
+    return "\n".join(lines)
+
+
+def updated(text: str) -> str:
+    """The README with its figures renewed."""
+    head, rest = text.split(BEGIN, 1)
+    return head + section() + rest.split(END, 1)[1]
+
+
+def main() -> None:
+    """Renew the README in place."""
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(section())
+
+
+if __name__ == "__main__":
+    main()
