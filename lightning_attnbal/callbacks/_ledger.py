@@ -48,7 +48,8 @@ class Ledger:
     @property
     def is_unrestricted(self) -> bool:
         """Whether the budget is the whole of the user's own run: then that run's end is the end."""
-        return self.budget.is_fraction and self.budget.limit.amount == 1.0
+        whole = self.budget.is_fraction and self.budget.limit.amount == 1.0
+        return whole and self.budget.memory is None
 
     @property
     def remaining_batches(self) -> int | None:

@@ -17,6 +17,7 @@ from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
 
 _CALIBRATION_SHARE = 0.05
+_ANYTHING = 1e300  # FLOPs
 _STEPS_TO_TIME = 3  # the first is slower than the rest
 
 
@@ -53,6 +54,9 @@ class Run:
     plan_steps_left: int | None = None
     planned: float = 0.0
     finished: str = ""
+
+    def __post_init__(self) -> None:
+        self.session.needs_inputs = self.dimension is Dimension.SECOND
 
     @property
     def dimension(self) -> Dimension:
@@ -115,7 +119,6 @@ class Run:
         """Solve for what is left and apply the answer; None if nothing is left to solve for."""
         if self.dimension is Dimension.SECOND:
             self._fit_seconds()
-        self.session.forget_inputs()
         if self.ledger.is_unrestricted:
             plan = self.session.full_plan
         else:
@@ -147,11 +150,21 @@ class Run:
         Raises:
             InfeasibleBudgetError: not one step of the cheapest plan fits.
         """
-        if self.ledger.is_unrestricted or self.dimension is Dimension.SECOND:
+        if self.ledger.is_unrestricted:
+            return
+        if self.dimension is Dimension.SECOND:
+            self._check_memory()
             return
         probe = replace(self.ledger)
         probe.charge(flops=0.0, full_flops=self.session.full_flops)
         self._solve(probe)
+
+    def _check_memory(self) -> None:
+        """Raise if no plan fits the memory; what steps take is not known yet."""
+        memory = self.ledger.budget.memory
+        if memory is not None:
+            limits = Limits(remaining=_ANYTHING, memory=memory.amount)
+            self.allocator(self.session.problem(Dimension.FLOP, self.batches_per_step), limits)
 
     def _solve_if_possible(self) -> Plan | None:
         """A plan for the rest of the run, or None when what is left buys not even one step."""
@@ -236,6 +249,7 @@ class Run:
         self.plan_steps_left = state["plan_steps_left"]
         self.planned = float(state["planned"])
         self.finished = str(state["finished"])
+        self.session.needs_inputs &= self.session.step_time is None
         if self.history:
             self.session.applier.apply(self.history[-1].plan, self.session.optimizers)
         self._see_what_is_left()

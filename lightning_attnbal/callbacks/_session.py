@@ -48,6 +48,9 @@ class Session:
         levels: which levels may be planned.
         moments: what happens to the optimizer moments of a unit that gets frozen.
 
+    Attributes:
+        needs_inputs: whether the inputs of one batch are to be kept, for `fit_seconds`.
+
     Raises:
         UnsupportedModelError: no parameter of the model is trainable.
     """
@@ -86,7 +89,8 @@ class Session:
         self._first_values: dict[str, float] = {}
         self._cuttable: dict[str, bool] = {}
         self._outdated: set[str] = set()
-        self._first_trace: Trace | None = None
+        self.needs_inputs = False
+        self._kept: Trace | None = None
         self.step_time: StepTimeModel | None = None
         self._observed: dict[Plan, float] = {}
 
@@ -104,9 +108,9 @@ class Session:
     def begin_batch(self, batch: Any) -> None:
         """Look at the shapes of `batch`; the first batch of a shape is traced on its way."""
         self._shape = batch_shape(batch)
-        if self._shape not in self.shapes:
-            first = not self._cuttable
-            self._tracer = UnitTracer(self.model, self.units, keep_inputs=first)
+        lacks_inputs = self.needs_inputs and self._kept is None
+        if self._shape not in self.shapes or lacks_inputs:
+            self._tracer = UnitTracer(self.model, self.units, keep_inputs=lacks_inputs)
             self._tracer.start()
 
     def end_forward(self, loss: Tensor | None = None) -> None:
@@ -115,8 +119,9 @@ class Session:
             return
         tracer, self._tracer = self._tracer, None
         trace = tracer.stop(loss)
+        if self.needs_inputs and self._kept is None:
+            self._kept = trace
         if not self._cuttable:
-            self._first_trace = trace
             self._order(order_units(self.units, trace.calls))
             self._cuttable = {u.name: self._can_detach(u) for u in self.units}
         with self.applier.without_cuts():
@@ -162,21 +167,18 @@ class Session:
         The first time each unit's calls are run again and timed, a few steps' worth of compute.
         """
         if self.step_time is None:
-            assert self._first_trace is not None
+            assert self._kept is not None
             loads = time_units(
                 self.model,
                 self.shapes.loads,
-                self._first_trace,
+                self._kept,
                 optimizer=self.optimizers[0],
                 trainable=self._trainable,
             )
             self.step_time = StepTimeModel(loads, batches_per_step=batches_per_step)
+            self.needs_inputs, self._kept = False, None
         self._observed[self.plan or self.full_plan] = seconds_per_step
         self.step_time = self.step_time.fit(list(self._observed.items()))
-
-    def forget_inputs(self) -> None:
-        """Free the inputs of the first batch, once nothing is left to time with them."""
-        self._first_trace = None
 
     def before_step(self) -> None:
         """Call right before an optimizer step whose contribution is to be measured."""

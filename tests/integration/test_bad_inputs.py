@@ -123,6 +123,13 @@ SET_UPS: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] 
     "budget below one step": ({"budget": "5 FLOP"}, {}, InfeasibleBudgetError, "at least"),
     "share below one step": ({"budget": 1e-6}, {}, InfeasibleBudgetError, "at least"),
     "memory below the weights": ({"memory": "1KiB"}, {}, ValueError, "memory"),
+    "and under a time budget": (
+        {"budget": "1h", "memory": "1KiB"},
+        {},
+        ValueError,
+        "memory",
+    ),
+    "and with all the compute": ({"budget": "100%", "memory": "1KiB"}, {}, ValueError, "memory"),
 }
 
 

@@ -169,3 +169,36 @@ def test_run_spends_a_flop_budget_to_the_last_affordable_step():
     assert run.dimension is Dimension.FLOP
     session.close()
     assert all(p.requires_grad for p in session.model.parameters())
+
+
+def timed_run(session: Session, time: Time) -> Run:
+    run = Run(
+        ledger=Ledger(budget=Budget.parse("100 s"), full_batches=None),
+        session=session,
+        clock=StepClock(now=time),
+        allocator=FrontierAllocator(),
+        calibration_steps=4,
+    )
+    run.clock.start()
+    return run
+
+
+@pytest.mark.parametrize("num_steps", [2, 6], ids=["while calibrating", "after the decision"])
+def test_time_budget_resumes(num_steps):
+    time = Time()
+    run = timed_run(make_session((FROZEN, FULL)), time)
+    for _ in range(num_steps):
+        step(run.session, tokens())
+        time.now += 1.0
+        run.end_batch(stepped=True, epoch=0)
+    state = run.state_dict()
+    resumed = timed_run(make_session((FROZEN, FULL)), time)
+    resumed.load_state_dict(state)
+    assert resumed.ledger.spent == run.ledger.spent
+    assert [d.plan for d in resumed.history] == [d.plan for d in run.history]
+    assert resumed.session.plan == run.session.plan
+    while not resumed.finished:
+        step(resumed.session, tokens())
+        time.now += 1.0
+        resumed.end_batch(stepped=True, epoch=0)
+    assert 97 <= resumed.ledger.spent.amount <= 100
