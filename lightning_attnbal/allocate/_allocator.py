@@ -62,8 +62,7 @@ class Allocator(ABC):
 
         Returns:
             A valid plan with its true cost per step, the steps it gets (None if it is free and
-            nothing else ends the
-            run), its value, a proven bound, λ, and a reason per unit.
+            nothing else ends the run), its value, a proven bound, λ, and a reason per unit.
 
         Raises:
             ValueError: the allocator cannot form a valid plan from these menus.

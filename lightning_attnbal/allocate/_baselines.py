@@ -70,9 +70,8 @@ class UniformAllocator(Allocator):
     """Evenly spaced trained units counted from the top, the rest frozen.
 
     As many units as keep the cost per step within remaining / max_steps (within what remains,
-    without `max_steps`) and
-    the memory within its limit; where not even one does, the cheapest of these plans, for fewer
-    steps.
+    without `max_steps`) and the memory within its limit; where not even one does, the cheapest of
+    these plans, for fewer steps.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option
@@ -100,10 +99,8 @@ class RandomAllocator(Allocator):
     Without `max_steps`, within what remains.
 
     Starts from the cheapest plan and visits the units in random order; each gets a random level of
-    its menu if the plan
-    stays valid and within the limits. The draw depends on the seed, the units and the limits only,
-    so it repeats
-    on resume.
+    its menu if the plan stays valid and within the limits. The draw depends on the seed, the units
+    and the limits only, so it repeats on resume.
 
     Args:
         seed: in [0, inf).

@@ -35,7 +35,7 @@ class DepthTable:
         dual: the J multiplier pairs.
         choice: (K, T, U, J), the best option of each arc.
         stored: (U, T, J), whether, from unit u downwards, all units are better cached than u
-        frozen.
+            frozen.
         cost: (T, U, J), of the whole task without what is fixed.
         value: (T, U, J), -inf where no such plan exists.
         memory: (T, U, J), without what is fixed.
@@ -102,11 +102,10 @@ def depth_bound(
 ) -> tuple[float, Array]:
     """Upper bound by branching on the depths of the tasks, and λ that would sharpen it.
 
-    A node fixes an interval of depths per task; its bound is the smallest over the multiplier
-    pairs of
-    λ · B + μ · M + Σ_i max over the depths of task i. Fixing the depth removes what is least
-    convex about the problem.
-    Stops where nothing can be better than `floor`, where no split helps, or after 200 nodes.
+    A node fixes an interval of depths per task; its bound is the smallest over the multiplier pairs
+    of λ · B + μ · M + Σ_i max over the depths of task i. Fixing the depth removes what is least
+    convex about the problem. Stops where nothing can be better than `floor`, where no split helps,
+    or after 200 nodes.
     """
     dual = table.dual
     gains = table.reduced()

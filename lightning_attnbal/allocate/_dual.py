@@ -40,8 +40,8 @@ class Dual:
     """Upper bounds from J multiplier pairs, sorted by λ.
 
     For any λ, μ ≥ 0 no plan within the limits is worth more than λ · (B - fixed) + μ · Σ_i (M -
-    fixed memory of i) + rest,
-    where rest is the best Σ value - λ · cost - μ · memory, found by one scan of the trellis.
+    fixed memory of i) + rest, where rest is the best Σ value - λ · cost - μ · memory, found by one
+    scan of the trellis.
 
     Args:
         lam: (J,), value per unit of cost.
@@ -51,7 +51,7 @@ class Dual:
         bounds: (J,), the upper bound that each pair proves.
 
     Source: Fisher, "The Lagrangian relaxation method for solving integer programming problems",
-    1981, eq. (2).
+        1981, eq. (2).
     """
 
     lam: Array

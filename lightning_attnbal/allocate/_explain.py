@@ -13,8 +13,7 @@ def explain(problem: Problem, levels: Levels, price: float, limits: Limits) -> d
     """A reason per unit: what its level brings per cost, or what training would, against λ.
 
     Both sides are exact differences of `Problem.evaluate` between the plan and the plan with that
-    one unit changed, so
-    the gradient that has to pass through the units above is in the price.
+    one unit changed, so the gradient that has to pass through the units above is in the price.
 
     Args:
         problem: the menus.

@@ -22,8 +22,8 @@ def frontier(
     """All plans that no other beats, from the cheapest to the most valuable one.
 
     Lists longer than `resolution` + 1 keep the most valuable plan in each of `resolution` equal
-    cells of cost;
-    the cheapest and the most valuable plan always stay. `gap` is 0 where nothing was cut.
+    cells of cost; the cheapest and the most valuable plan always stay. `gap` is 0 where nothing was
+    cut.
 
     Args:
         problem: one task, or several that share the budget.

@@ -39,7 +39,7 @@ class FrontierAllocator(Allocator):
         ValueError: a setting is out of range.
 
     Source: own; it follows from measurements in which accuracy at short budgets depended on steps
-    and hardly on depth.
+        and hardly on depth.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option
@@ -114,9 +114,8 @@ def _spend_the_rest(
 ) -> tuple[Solution | None, int]:
     """The next dearer point, and for how many steps, if all steps at `cost` leave budget unspent.
 
-    n steps at the dearer cost c' and S - n at `cost` just use up what remains:
-    n = (remaining - S·cost) / (c' - cost), rounded down. They come first, while the learning rate
-    is high.
+    n steps at the dearer cost c' and S - n at `cost` just use up what remains: n = (remaining -
+    S·cost) / (c' - cost), rounded down. They come first, while the learning rate is high.
     """
     if limits.max_steps is None:
         return None, 0

@@ -15,7 +15,7 @@ class Limits:
     Args:
         remaining: budget left, in the unit of the menus' costs, in [0, inf).
         max_steps: cap on the optimizer steps still to come, in [1, inf), or None if the budget
-        alone ends the run.
+            alone ends the run.
         memory: peak bytes of a step, in [0, inf), or None for no limit.
         cost_unit: how to name the unit of cost in explanations.
         cost_scale: how much cost one such unit is, in (0, inf); 1e9 for FLOPs told in GFLOP.

@@ -22,7 +22,7 @@ class Solution:
         value: Σ over tasks of share · Σ_u value, in loss units.
         cost: Σ over tasks of the true cost per step (`Problem.evaluate`), never over the budget.
         memory: largest memory of a task in bytes; the tasks take turns, so their peaks do not add
-        up.
+            up.
         bound: proven upper bound of the value of any plan within the same limits.
         shadow_price: λ ≥ 0, the value that one more unit of cost would buy.
         method: which solver found it.
@@ -91,8 +91,7 @@ class Frontier(Sequence[Solution]):
     """Solutions that no other beats, from the cheapest plan to the most valuable one.
 
     The shadow price of a point is the slope of the concave envelope to its right: the most value
-    per unit of cost that
-    spending more can buy; 0 at the end.
+    per unit of cost that spending more can buy; 0 at the end.
 
     Example:
         >>> from lightning_attnbal.allocate import frontier

@@ -44,17 +44,16 @@ def solve(
     """The most valuable valid plan whose cost per step is at most `budget`.
 
     max Σ_i share_i · Σ_u value_{i,u}  subject to  Σ_i c_i ≤ budget and, for every task i, memory_i
-    ≤ memory,
-    with c_i as in `Problem`, each task with its own lowest trained unit. Exact up to 1,000 options
-    (tasks × units × levels), Lagrangian above; `gap` says how far from the best the answer can be.
+    ≤ memory, with c_i as in `Problem`, each task with its own lowest trained unit. Exact up to
+    1,000 options (tasks × units × levels), Lagrangian above; `gap` says how far from the best the
+    answer can be.
 
     Args:
         problem: one task, or several that share the budget.
         budget: cost per step in the unit of the menus, in [0, inf).
         memory: peak bytes, in [0, inf), or None for no limit.
         resolution: plans kept per list of the exact solver, in [1, inf). With whole-number costs
-        and a budget of at most
-            `resolution`, nothing is ever cut.
+            and a budget of at most `resolution`, nothing is ever cut.
 
     Raises:
         ValueError: a number out of range, two tasks of one name, or menus that allow no valid plan.
@@ -85,8 +84,8 @@ def solve_exact(
     """Solve by dynamic programming over lists of plans; arguments as for `solve`.
 
     Lists start with at most `resolution` plans and grow up to 64 × `resolution` until nothing that
-    was cut could have
-    been better; should that not suffice, the gap says by how much the cut plans could be better.
+    was cut could have been better; should that not suffice, the gap says by how much the cut plans
+    could be better.
 
     Source: see `lightning_attnbal/allocate/README.md`.
 

@@ -40,15 +40,12 @@ _NONE = Partial(np.empty((3, 0)), np.empty(0, dtype=np.intp))
 class Sweep:
     """One walk over all tasks and units.
 
-    All depths of the lowest trained unit share the lists above them, and every list keeps only
-    what no other entry
-    beats in cost, value and memory. Costs are not rounded. With a dual, entries that cannot beat
-    `floor` are dropped;
-    a list longer than `width` keeps the entries with the largest upper bound, and `lost` remembers
-    the best bound
-    among those given up (`is_cut` says whether there are any), so max(best value found, lost) is a
-    proven bound. Without a dual (for the frontier), a long list
-    keeps the most valuable entry in each of `width` cells of cost.
+    All depths of the lowest trained unit share the lists above them, and every list keeps only what
+    no other entry beats in cost, value and memory. Costs are not rounded. With a dual, entries that
+    cannot beat `floor` are dropped; a list longer than `width` keeps the entries with the largest
+    upper bound, and `lost` remembers the best bound among those given up (`is_cut` says whether
+    there are any), so max(best value found, lost) is a proven bound. Without a dual (for the
+    frontier), a long list keeps the most valuable entry in each of `width` cells of cost.
 
     Args:
         trellis: the tasks.
@@ -58,9 +55,8 @@ class Sweep:
         floor: value of the best plan known.
 
     Source: the lists are those of Nemhauser and Ullmann, 1969; bounds and state reduction as in
-    Pisinger, "A minimal
-    algorithm for the multiple-choice knapsack problem", 1995, here over a trellis with three
-    states for the depth.
+        Pisinger, "A minimal algorithm for the multiple-choice knapsack problem", 1995, here over a
+        trellis with three states for the depth.
     """
 
     def __init__(

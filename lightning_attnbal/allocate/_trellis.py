@@ -32,11 +32,9 @@ class Trellis:
     """Everything that the solvers need to know about the tasks, as padded arrays.
 
     Walking one task from its top unit down, `ABOVE` keeps the state `OPEN`, `PIVOT` leads from
-    `OPEN` to `FOUND`,
-    `PASSED` keeps `FOUND`, and `CACHED_BELOW` leads to `STORED` and stays there. The paths that do
-    not end in `OPEN`
-    are exactly the valid plans of `Problem`. Padding units (above the top of a shorter task) are
-    free.
+    `OPEN` to `FOUND`, `PASSED` keeps `FOUND`, and `CACHED_BELOW` leads to `STORED` and stays there.
+    The paths that do not end in `OPEN` are exactly the valid plans of `Problem`. Padding units
+    (above the top of a shorter task) are free.
 
     Args:
         problems: one per task.

@@ -52,8 +52,7 @@ class PassCost:
     """What one unit costs in one step, split by what is computed, in FLOPs or in seconds.
 
     Freezing is not additive, hence four numbers and not three. With dX_in the gradient towards the
-    unit's input and
-    dX_mid the gradients inside it:
+    unit's input and dX_mid the gradients inside it:
 
     | field            | what                | when it is paid                                    |
     |------------------|---------------------|----------------------------------------------------|
@@ -64,10 +63,9 @@ class PassCost:
     | optimizer        | parameter update    | trained, once per optimizer step (0 in FLOPs)      |
 
     `side_input` is the part of `pass_backward` and `full_backward` that only serves inputs other
-    than the main one
-    (cross attention's keys and values): it falls away while nothing at or below `side_source`
-    trains. `main_pass` and `main_full` are the parts of the two that only serve the main input:
-    they fall away while only the side inputs need a gradient.
+    than the main one (cross attention's keys and values): it falls away while nothing at or below
+    `side_source` trains. `main_pass` and `main_full` are the parts of the two that only serve the
+    main input: they fall away while only the side inputs need a gradient.
 
     Example:
         >>> cost = PassCost(forward=1.0, own_backward=1.5, pass_backward=1.0, full_backward=2.0)
