@@ -8,7 +8,6 @@ table, writes JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from pathlib import Path
@@ -20,9 +19,8 @@ from rich.table import Table
 
 from lightning_attnbal.core import FROZEN, FULL, Level, Unit
 from lightning_attnbal.measure import flop_counter, plan_cost, profile
+from recipes.benchmarks._common import RESULTS, write_record
 from tests.families import FAMILIES, Family
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def plans(units: list[Unit], trainable: set[str], *, quick: bool) -> dict[str, list[Level]]:
@@ -85,9 +83,7 @@ def main() -> None:
         counts = (str(result["units"]), str(len(result["errors"])))
         table.add_row(result["family"], *counts, f"{worst:.2%}", f"{result['wall_seconds']:.2f}")
     Console().print(table)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"torch": torch.__version__, "results": results}
-    options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_record(options.out, {"results": results})
 
 
 if __name__ == "__main__":

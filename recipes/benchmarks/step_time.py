@@ -10,7 +10,6 @@ Prints a table, writes JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
@@ -26,8 +25,7 @@ from torch import Tensor, nn
 
 from lightning_attnbal.core import FROZEN, FULL, Level, UnitLoad
 from lightning_attnbal.measure import StepTimeModel, plan_cost, profile
-
-RESULTS = Path(__file__).parent / "results"
+from recipes.benchmarks._common import RESULTS, write_record
 
 
 @dataclass(frozen=True)
@@ -195,11 +193,7 @@ def main() -> None:
         for build in (bert, resnet18)
     ]
     show(results)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    meta = {"torch": torch.__version__, "threads": options.threads, "quick": options.quick}
-    options.out.write_text(
-        json.dumps({**meta, "results": results}, indent=2) + "\n", encoding="utf-8"
-    )
+    write_record(options.out, {"quick": options.quick, "results": results})
 
 
 if __name__ == "__main__":
