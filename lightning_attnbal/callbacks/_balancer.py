@@ -32,6 +32,7 @@ from lightning_attnbal.core import (
     LevelKind,
     Plan,
     Quantity,
+    Unit,
     check_choice,
     check_integer,
     check_number,
@@ -107,7 +108,7 @@ class AttentionBalancer(pl.Callback):
         seed: int = 0,
     ) -> None:
         self.budget = Budget.parse(budget, memory)
-        self.units = units
+        self._unit_spec = units
         self.allocator = _check_allocator(allocator)
         self.levels = _check_levels(levels)
         self.warmup = check_number("warmup", warmup, low=0, high=1, high_open=True)
@@ -130,6 +131,11 @@ class AttentionBalancer(pl.Callback):
         self._global_step = 0
 
     # -- what users read ---------------------------------------------------------------------
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """What gets a level, forward order; empty before the fit."""
+        return () if self._run is None else self._run.session.units
 
     @property
     def plan(self) -> Plan | None:
@@ -195,7 +201,7 @@ class AttentionBalancer(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _is_trial(trainer):
             return
-        units = discover_units(pl_module, self.units)
+        units = discover_units(pl_module, self._unit_spec)
         self._run = Run(
             ledger=Ledger(budget=self.budget, full_batches=None),
             session=Session(pl_module, units, trainer.optimizers, self.levels, self.moments),

@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_attnbal.callbacks import AttentionBalancer
 from lightning_attnbal.core import InfeasibleBudgetError, UnsupportedModelError
+from lightning_attnbal.tracking import ContributionMeasured
 from tests.integration.tiny import Classifier, fit, same, weights
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -158,7 +159,8 @@ def test_nan_loss_neither_stops_the_run_nor_enters_a_decision(tmp_path):
     balancer = AttentionBalancer(budget=0.5)
     fit(tmp_path, balancer, model=NanLoss())
     assert balancer.spent <= balancer.limit
-    assert all(value >= 0 for value in balancer._run.session.values().values())
+    measured = [e for e in balancer.events if isinstance(e, ContributionMeasured)]
+    assert {value for event in measured for value in event.values.values()} == {0.0}
 
 
 class SkipsBatches(Classifier):

@@ -53,7 +53,7 @@ def test_budget_is_met_and_frozen_units_stay(tmp_path, name, levels):
     last = balancer.history[-1]
     assert 0.9 <= balancer.spent / balancer.limit <= 1
     assert last.plan.trained
-    for unit in balancer._run.session.units:
+    for unit in balancer.units:
         moved = [
             n for n in unit.parameters if not torch.equal(states[last.step - 1][n], states[-1][n])
         ]

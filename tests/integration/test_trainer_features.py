@@ -97,7 +97,6 @@ def test_batches_of_different_shapes_are_charged_by_their_own_cost(tmp_path):
     loader = DataLoader(dataset(240), BATCH, collate_fn=collate)
     balancer = AttentionBalancer(budget="40%")
     fit(tmp_path, balancer, loader=loader)
-    assert len(balancer._run.session.shapes) == 5
     assert 0.97 <= balancer.spent / balancer.limit <= 1
 
 
