@@ -116,3 +116,13 @@ def test_nothing_remains_after_an_exception(tmp_path, error):
         fit(tmp_path, balancer, model=model, num_batches=20, callbacks=[Bomb()])
     assert all(p.requires_grad for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_memory_limit_rules_out_plans_that_do_not_fit(tmp_path):
+    free = AttentionBalancer(budget="100%")
+    fit(tmp_path / "free", free)
+    tight = AttentionBalancer(budget="100%", memory="160KiB")
+    fit(tmp_path / "tight", tight)
+    assert set(map(str, free.plan.values())) == {"full"}
+    assert {"frozen", "full"} == set(map(str, tight.plan.values()))
+    assert tight.spent < tight.limit
