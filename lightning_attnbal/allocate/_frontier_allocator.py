@@ -112,19 +112,24 @@ class FrontierAllocator(Allocator):
 def _spend_the_rest(
     points: Sequence[Solution], cost: float, limits: Limits
 ) -> tuple[Solution | None, int]:
-    """The next dearer point, and for how many steps, if all steps at `cost` leave budget unspent.
+    """A dearer point, and for how many steps, if all steps at `cost` leave budget unspent.
 
-    n steps at the dearer cost c' and S - n at `cost` just use up what remains: n = (remaining -
-    S·cost) / (c' - cost), rounded down. They come first, while the learning rate is high.
+    Between neighbours on the frontier with costs c < c', n steps at c' and S - n at c just use up
+    what remains: n = (remaining - S·c) / (c' - c), rounded down. The dearer ones come first, while
+    the learning rate is high.
     """
     if limits.max_steps is None:
         return None, 0
-    unspent = limits.remaining - limits.max_steps * cost
-    dearer = [point for point in points if point.cost > cost]
-    if not dearer or unspent <= 0:
-        return None, 0
-    num_steps = math.floor(unspent / (dearer[0].cost - cost))
-    return (dearer[0], num_steps) if 0 < num_steps < limits.max_steps else (None, 0)
+    found: tuple[Solution | None, int] = (None, 0)
+    for point in points:
+        if point.cost <= cost:
+            continue
+        unspent = limits.remaining - limits.max_steps * cost
+        num_steps = math.floor(unspent / (point.cost - cost))
+        if num_steps <= 0:
+            break
+        found, cost = (point, min(num_steps, limits.max_steps)), point.cost
+    return found
 
 
 def _still_possible(problem: Problem, limits: Limits, current: Plan | None) -> Levels | None:

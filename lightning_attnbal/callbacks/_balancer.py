@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_attnbal.allocate import Allocator, FrontierAllocator
-from lightning_attnbal.callbacks._decision import Decision, explain
+from lightning_attnbal.callbacks._decision import Decision, changes, explain
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._pace import Pace, make_pace
 from lightning_attnbal.callbacks._recording import RunRecord
@@ -338,7 +338,8 @@ class AttentionBalancer(pl.Callback):
         assert self._run is not None
         assert self._record is not None
         self._record.decided(self._run)
-        rank_zero_info(f"[attnbal] step {decision.step}, {decision.why}: {decision.plan}")
+        if changes(self._run.history):
+            rank_zero_info(f"[attnbal] step {decision.step}, {decision.why}: {decision.plan}")
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Progress bar, loggers and the event stream, as often as the user has loggers write."""

@@ -18,6 +18,7 @@ from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
 
 _CALIBRATION_SHARE = 0.05
 _ANYTHING = 1e300  # FLOPs
+_STEPS_TO_TRUST = 10
 _STEPS_TO_TIME = 3  # the first is slower than the rest
 
 
@@ -111,7 +112,7 @@ class Run:
         if self.is_calibrating and self.num_steps >= self._calibration_end():
             decision = self.decide(epoch, "calibrated")
         elif self.plan_steps_left == 0 and self.ledger.remaining_batches != 0:
-            decision = self.decide(epoch, "the plan's steps are done")
+            decision = self.decide(epoch, "time to look again")
         self._see_what_is_left()
         return decision
 
@@ -136,13 +137,23 @@ class Run:
             why=why,
         )
         self.history.append(decision)
-        self.plan_steps_left = plan.num_steps
+        self.plan_steps_left = self._steps_until_next(plan)
         if not plan.same_levels(before):
             old = self._predicted(before or self.session.full_plan)
             self.session.apply(plan)
             self.clock.change_plan(self._predicted(plan) / old)
         self.clock.pause()
         return decision
+
+    def _steps_until_next(self, plan: Plan) -> int | None:
+        """After how many steps to decide again.
+
+        Under a time budget before the plan's own steps are done: forecasts of seconds are not
+        exact, and what they miss by must not pile up at the end.
+        """
+        if self.dimension is Dimension.FLOP or plan.num_steps is None:
+            return plan.num_steps
+        return min(plan.num_steps, max(_STEPS_TO_TRUST, plan.num_steps // 4))
 
     def check_feasible(self) -> None:
         """Raise before the first weight moves if nothing fits the budget or the memory.

@@ -141,13 +141,14 @@ def test_frontier_maximises_value_to_the_power_times_steps(random_problem):
         assert math.sqrt(max(0.0, plan.value)) * steps == pytest.approx(max(scores))
 
 
-def test_frontier_uses_the_budget_up_within_the_steps_there_are(random_problem):
-    allocator = FrontierAllocator()
+@pytest.mark.parametrize("hysteresis", [0.1, 10.0])
+def test_frontier_uses_the_budget_up_within_the_steps_there_are(random_problem, hysteresis):
+    allocator = FrontierAllocator(hysteresis=hysteresis)
     for seed in range(20):
         problem = random_problem(np.random.default_rng(seed), 4)
         dearest = frontier(problem)[-1].cost
         budget = remaining = 0.6 * 1000 * dearest
-        steps, plan = 1000, None
+        steps, plan = 1000, frontier(problem)[0].plan
         while steps and remaining > dearest:
             plan = allocator(problem, Limits(remaining=remaining, max_steps=steps), plan)
             steps -= plan.num_steps
