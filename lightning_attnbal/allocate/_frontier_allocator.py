@@ -54,7 +54,7 @@ class FrontierAllocator(Allocator):
         full: low, high
     """
 
-    substitution: float = 0.3
+    substitution: float = 0.5
     hysteresis: float = 0.1
     resolution: int = 1000
 

@@ -130,11 +130,15 @@ def scan(best: Array) -> Array:
     rest = np.zeros((3, num_units + 1, num_tasks, width))
     rest[OPEN, 0] = -np.inf
     arcs = np.ascontiguousarray(best.transpose(0, 2, 1, 3))
+    opened, found, stored = rest[OPEN], rest[FOUND], rest[STORED]
+    arcs[CACHED_BELOW].cumsum(axis=0, out=stored[1:])
     for k in range(num_units):
-        rest[STORED, k + 1] = stored = arcs[CACHED_BELOW, k] + rest[STORED, k]
-        rest[FOUND, k + 1] = np.maximum(arcs[PASSED, k] + rest[FOUND, k], stored)
-        found = arcs[PIVOT, k] + rest[FOUND, k]
-        rest[OPEN, k + 1] = np.maximum(arcs[ABOVE, k] + rest[OPEN, k], found)
+        np.add(arcs[PASSED, k], found[k], out=found[k + 1])
+        np.maximum(found[k + 1], stored[k + 1], out=found[k + 1])
+    pivot = arcs[PIVOT] + found[:-1]
+    for k in range(num_units):
+        np.add(arcs[ABOVE, k], opened[k], out=opened[k + 1])
+        np.maximum(opened[k + 1], pivot[k], out=opened[k + 1])
     return rest.transpose(0, 2, 1, 3)
 
 
