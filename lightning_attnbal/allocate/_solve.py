@@ -10,6 +10,7 @@ import numpy as np
 from lightning_attnbal.allocate._depths import DepthTable, depth_bound
 from lightning_attnbal.allocate._dual import Dual, Limit, is_proven, minimise
 from lightning_attnbal.allocate._feasible import cheapest_within, prepare
+from lightning_attnbal.allocate._grid import Grid, room_on_grid
 from lightning_attnbal.allocate._primal import best_mix, polish
 from lightning_attnbal.allocate._solution import Solution, as_solution
 from lightning_attnbal.allocate._sweep import Sweep
@@ -52,8 +53,8 @@ def solve(
         problem: one task, or several that share the budget.
         budget: cost per step in the unit of the menus, in [0, inf).
         memory: peak bytes, in [0, inf), or None for no limit.
-        resolution: plans kept per list of the exact solver, in [1, inf). With whole-number costs
-            and a budget of at most `resolution`, nothing is ever cut.
+        resolution: plans kept per list of the exact solver, in [1, inf). With whole-number costs,
+            a budget of at most 2,000 and no memory limit there are no lists: nothing is cut.
 
     Raises:
         ValueError: a number out of range, two tasks of one name, or menus that allow no valid plan.
@@ -81,11 +82,12 @@ def solve_exact(
     memory: float | None = None,
     resolution: int = 1000,
 ) -> Solution:
-    """Solve by dynamic programming over lists of plans; arguments as for `solve`.
+    """Solve by dynamic programming; arguments as for `solve`.
 
-    Lists start with at most `resolution` plans and grow up to 64 × `resolution` until nothing that
-    was cut could have been better; should that not suffice, the gap says by how much the cut plans
-    could be better.
+    On the grid of costs where they are whole, the budget is at most 2,000 and there is no memory
+    limit; over lists of plans elsewhere. Lists start with at most `resolution` plans and grow up to
+    64 × `resolution` until nothing that was cut could have been better; should that not suffice,
+    the gap says by how much the cut plans could be better.
 
     Source: see `lightning_attnbal/allocate/README.md`.
 
@@ -161,6 +163,26 @@ def _lagrangian(trellis: Trellis, limit: Limit) -> Solution:
 
 
 def _exact(trellis: Trellis, limit: Limit, resolution: int) -> Solution:
+    return _on_grid(trellis, limit) or _by_lists(trellis, limit, resolution)
+
+
+def _on_grid(trellis: Trellis, limit: Limit) -> Solution | None:
+    """The optimum, or None where costs lie on no small grid or rounding breaks the limit."""
+    room = room_on_grid(trellis, limit)
+    if room is None:
+        return None
+    path, found = Grid(trellis, room).best()
+    if not np.isfinite(found):
+        return None
+    figures = trellis.evaluate(path)
+    if not limit.allows(figures):
+        return None
+    dual, bound = minimise(trellis, limit), max(found, figures[1])
+    price = float(dual.lam[dual.best])
+    return as_solution(trellis, path, figures, bound=bound, shadow_price=price, method="exact")
+
+
+def _by_lists(trellis: Trellis, limit: Limit, resolution: int) -> Solution:
     known, dual, bound = _relax(trellis, limit, 1)
     for widening in range(_WIDENINGS):
         if is_proven(known.value, bound):

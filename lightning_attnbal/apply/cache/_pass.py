@@ -1,0 +1,219 @@
+"""One call of the host module while its prefix is cached: which rows are run, which are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree  # torch has no public tree utilities yet
+
+from lightning_attnbal.apply.cache._identity import Rows
+from lightning_attnbal.apply.cache._outputs import Leaf, Result, pick
+from lightning_attnbal.apply.cache._proof import random_state
+from lightning_attnbal.apply.cache._reasons import NotCacheableError
+
+Place = tuple[int, int]
+"""A tensor that leaves the prefix: number of the call, position among what it returns."""
+
+
+@dataclass
+class Known:
+    """Tensors of the whole batch that were read, for calls `0 … until - 1`."""
+
+    until: int = 0
+    forms: Sequence[Result] = ()
+    tensors: Mapping[Place, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Pass:
+    """State of one call of the host.
+
+    Args:
+        rows: the samples.
+        calls: names of the modules to skip, in order.
+        missing: positions of the rows to be run; all rows are run if it is as long as `rows`.
+        read: what the store had for the other rows, all calls.
+        below: what the store of a shallower prefix had for the missing rows.
+        wanted: what to keep for the store; None: everything (it is not known yet what is needed).
+        probes: whether gradients are to tell what is needed, and of which positions.
+
+    Attributes:
+        forms: what the calls returned, where all rows were run.
+        kept: tensors to store, of the missing rows.
+        leaves: with `probes`, the tensors that get a gradient.
+        returned: with `probes`, those that what the host returned depends on.
+    """
+
+    rows: Rows
+    calls: Sequence[str]
+    missing: Sequence[int]
+    read: Known = field(default_factory=Known)
+    below: Known = field(default_factory=Known)
+    wanted: frozenset[Place] | None = None
+    probes: bool = False
+    forms: list[Result] = field(default_factory=list)
+    kept: dict[Place, Tensor] = field(default_factory=dict)
+    leaves: dict[Place, Tensor] = field(default_factory=dict)
+    returned: frozenset[Place] = frozenset()
+    count: int = 0
+    reason: str | None = None
+    _is_abandoned: bool = False
+    _checks: list[tuple[str, Callable[[], Any], Any]] = field(default_factory=list)
+
+    @property
+    def runs_all(self) -> bool:
+        """Whether every row is run."""
+        return len(self.missing) == self.rows.count
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is skipped."""
+        return self._is_abandoned or self.count == len(self.calls)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the prefix was called, and nothing else in between."""
+        return self.count == len(self.calls) and not self._is_abandoned
+
+    def watch(self, marks: Callable[[], Any], *, is_random_watched: bool) -> None:
+        """Until the prefix is over, see whether it changes something or draws random numbers.
+
+        Args:
+            marks: changes with every write to weights and buffers.
+            is_random_watched: whether to look at the random generators, too.
+        """
+        tensors = self.rows.tensors
+        checks: list[tuple[str, Callable[[], Any]]] = [
+            ("it changes its own weights or buffers as it runs", marks),
+            ("its input is changed in place", lambda: [x._version for x in tensors]),
+        ]
+        if is_random_watched:
+            checks.append(("random numbers are drawn in it", random_state))
+        self._checks = [(reason, look, look()) for reason, look in checks]
+
+    def abandon(self) -> None:
+        """Something that is not of the prefix is called.
+
+        Raises:
+            NotCacheableError: rows were read that may now be missing.
+        """
+        if self.is_over:
+            return
+        if not self.runs_all:
+            msg = f"{self.calls[self.count]} was not called this time"
+            raise NotCacheableError(msg)
+        self._is_abandoned = True
+
+    def call(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """What the module returns: run, read, or both.
+
+        Raises:
+            NotCacheableError: another module was expected, and rows were read.
+        """
+        number = self.count
+        if self.calls[number] != name:
+            self.abandon()
+            return forward(*args, **kwargs)
+        self.count += 1
+        result = self._result(number, forward, args, kwargs)
+        if self.is_complete:
+            changed = [why for why, look, before in self._checks if look() != before]
+            self.reason = changed[0] if changed else None
+        return result
+
+    def _result(
+        self,
+        number: int,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if not self.missing:
+            return self._fill(number, self.read.forms[number])
+        if number < self.below.until:
+            return self._fill(number, self.below.forms[number])
+        if not self.runs_all:
+            index = torch.tensor(self.missing)
+            args, kwargs = pick((args, kwargs), index, self.rows.count)
+        with torch.no_grad():
+            result = forward(*args, **kwargs)
+        leaves, structure = pytree.tree_flatten(result)
+        self._keep(number, leaves)
+        if self.runs_all:
+            self.forms.append(Result.of(result))
+            return pytree.tree_unflatten(self._watched(number, leaves), structure)
+        return self._spread(number, leaves)
+
+    def _fill(self, number: int, form: Result) -> Any:
+        """Read tensors in place, of whatever source, and NaN elsewhere."""
+        known: dict[int, Tensor] = {}
+        for position, leaf in enumerate(form.leaves):
+            if isinstance(leaf, Leaf):
+                tensor = self._merged((number, position), leaf)
+                if tensor is not None:
+                    known[position] = tensor
+        return form.fill(self.rows.count, known)
+
+    def _merged(self, place: Place, leaf: Leaf) -> Tensor | None:
+        """One tensor from the stores of this prefix and of a shallower one."""
+        ours, theirs = self.read.tensors.get(place), self.below.tensors.get(place)
+        if theirs is None:
+            return ours
+        if self.wanted is None or place in self.wanted:
+            self.kept[place] = _some(theirs, leaf.axis, self.missing)
+        if ours is None or leaf.axis is None:
+            return theirs
+        index = torch.tensor(self.missing, device=ours.device)
+        return ours.index_copy_(leaf.axis, index, theirs.index_select(leaf.axis, index))
+
+    def _keep(self, number: int, leaves: Sequence[Any]) -> None:
+        """Copy what may be stored, before something later changes it in place."""
+        for position, leaf in enumerate(leaves):
+            place = (number, position)
+            if isinstance(leaf, Tensor) and (self.wanted is None or place in self.wanted):
+                self.kept[place] = leaf.detach().clone()
+
+    def _watched(self, number: int, leaves: Sequence[Any]) -> list[Any]:
+        """With `probes`, leaves that will have a gradient if the loss depends on them."""
+        if not self.probes:
+            return list(leaves)
+        watched = []
+        for position, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                watch = leaf.detach().requires_grad_()
+                self.leaves[number, position] = watch
+                leaf = watch.clone()  # what follows may write in place, which a leaf forbids
+            watched.append(leaf)
+        return watched
+
+    def _spread(self, number: int, leaves: Sequence[Any]) -> Any:
+        """The result for the whole batch from that of the missing rows."""
+        form, known = self.read.forms[number], dict[int, Tensor]()
+        for position, (leaf, tensor) in enumerate(zip(form.leaves, leaves, strict=True)):
+            if not isinstance(leaf, Leaf):
+                continue
+            if leaf.axis is None:
+                known[position] = tensor
+                continue
+            whole = self.read.tensors.get((number, position))
+            if whole is None:
+                whole = leaf.nothing(self.rows.count)
+            index = torch.tensor(self.missing, device=tensor.device)
+            known[position] = whole.index_copy_(leaf.axis, index, tensor)
+        return form.fill(self.rows.count, known)
+
+
+def _some(tensor: Tensor, axis: int | None, positions: Sequence[int]) -> Tensor:
+    if axis is None:
+        return tensor
+    return tensor.index_select(axis, torch.tensor(positions, device=tensor.device))

@@ -1,0 +1,241 @@
+"""Rows of one prefix in the store: which calls can be read, what is put, what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_attnbal.apply.cache._cut import Cut
+from lightning_attnbal.apply.cache._identity import Rows
+from lightning_attnbal.apply.cache._outputs import Leaf, Result, row, spans
+from lightning_attnbal.apply.cache._pass import Known, Pass
+from lightning_attnbal.apply.cache._proof import TOLERANCE, largest_error, outputs_differ
+from lightning_attnbal.apply.cache._reasons import NotCacheableError
+from lightning_attnbal.apply.cache._space import Space
+from lightning_attnbal.apply.cache._store import ActivationStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheCounts:
+    """What a prefix cache did so far.
+
+    Args:
+        rows: samples that went through while a prefix was cached.
+        rows_read: those that were read.
+        audits: calls in which everything was computed although it was stored, to compare.
+        trials: audits in which the host was run twice, read and computed, to compare its results.
+        largest_error: of a stored row, relative to its largest entry.
+    """
+
+    rows: int = 0
+    rows_read: int = 0
+    audits: int = 0
+    trials: int = 0
+    largest_error: float = 0.0
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the samples that were read, in [0, 1]."""
+        return self.rows_read / self.rows if self.rows else 0.0
+
+
+class Shelf:
+    """Between passes and the store.
+
+    Args:
+        store: where rows are kept.
+        audit_every: calls between two audits.
+    """
+
+    def __init__(self, store: ActivationStore, audit_every: int) -> None:
+        self.store = store
+        self.counts = CacheCounts()
+        self._audit_every = audit_every
+        self._since_audit = 0
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def plan(self, cut: Cut, rows: Rows, below: Sequence[Cut]) -> tuple[Pass, Pass | None]:
+        """The pass that computes what must be, and one to try if everything is there to compare."""
+        every = range(rows.count)
+        whole = Pass(rows, cut.skippable.calls, every, wanted=cut.needed)
+        whole.probes = cut.needed is None or (rows.is_padded and not cut.padding_proven)
+        if cut.needed is None:
+            return whole, None
+        self._open(cut)
+        forms = cut.forms.get(rows.layout)
+        missing = self._space(cut).missing(rows.keys)
+        if forms is None or whole.probes:
+            return whole, None
+        whole.read = Known(0, forms)
+        if len(missing) == rows.count:
+            return self._from_below(whole, below), None
+        if missing and not cut.can_pick(rows):
+            return whole, None
+        known, lost = self._read(cut, rows, forms, missing)
+        if lost:
+            missing = sorted({*missing, *lost})
+            if not cut.can_pick(rows):
+                return whole, None
+        part = Pass(rows, cut.skippable.calls, missing, read=known, wanted=cut.needed)
+        if not missing and self._is_due(cut, rows):
+            return whole, part
+        return part, None
+
+    def _is_due(self, cut: Cut, rows: Rows) -> bool:
+        self._since_audit += 1
+        return bool(cut.novelty(rows)) or self._since_audit >= self._audit_every
+
+    def _from_below(self, whole: Pass, below: Sequence[Cut]) -> Pass:
+        """Start where a shallower prefix that is stored and still valid ends."""
+        rows = whole.rows
+        for cut in below:
+            forms = cut.forms.get(rows.layout)
+            if forms is None or cut.needed is None or cut.novelty(rows) or cut.trims is False:
+                continue
+            self._open(cut)
+            if self._space(cut).missing(rows.keys):
+                continue
+            known, lost = self._read(cut, rows, forms, [])
+            if not lost:
+                return replace(whole, below=replace(known, until=len(cut.skippable.calls)))
+        return whole
+
+    def _read(
+        self, cut: Cut, rows: Rows, forms: Sequence[Result], missing: Sequence[int]
+    ) -> tuple[Known, list[int]]:
+        """The stored rows in batch tensors, and the positions of rows that could not be read."""
+        gone, places = set(missing), sorted(cut.needed or ())
+        positions = [i for i in range(rows.count) if i not in gone]
+        kept = spans(rows.real if cut.trims else None, rows.count)
+        leaves = [forms[call].leaves[position] for call, position in places]
+        batch = [_blank(leaf, rows, trims=bool(cut.trims)) for leaf in leaves]
+        gathered: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def target(tensor: Tensor, leaf: Leaf, i: int) -> Tensor:
+            span = kept[i]
+            if leaf.axis is None:
+                return tensor if i == positions[0] else torch.empty_like(tensor)
+            one = tensor.select(leaf.axis, i)
+            if not isinstance(span, Tensor):
+                return one if span is None else one[span]
+            rest = torch.empty((len(span), *one.shape[1:]), dtype=one.dtype, device=one.device)
+            gathered.append((one, span.to(one.device), rest))
+            return rest
+
+        out = [[target(t, leaf, i) for t, leaf in zip(batch, leaves, strict=True)] for i in positions]
+        lost = self._space(cut).read([rows.keys[i] for i in positions], out)
+        for one, span, values in gathered:
+            one[span] = values
+        known = Known(len(forms), forms, dict(zip(places, batch, strict=True)))
+        return known, [positions[i] for i in lost]
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def put(self, cut: Cut, done: Pass, forms: Sequence[Result]) -> None:
+        """Store the rows of a pass that were run."""
+        self._open(cut)
+        packed = self._pack(cut, done, forms)
+        self._space(cut).put([done.rows.keys[i] for i in done.missing], packed)
+        cut.note(done.rows, done.missing)
+
+    def _pack(self, cut: Cut, done: Pass, forms: Sequence[Result]) -> list[list[Tensor]]:
+        """The kept tensors of a pass, row by row, without padding."""
+        kept = spans(done.rows.real if cut.trims else None, done.rows.count)
+        places = sorted(cut.needed or ())
+        return [
+            [
+                row(done.kept[call, at], forms[call].leaves[at].axis, n, kept[i])
+                for call, at in places
+            ]
+            for n, i in enumerate(done.missing)
+        ]
+
+    def compare(self, cut: Cut, computed: Pass) -> None:
+        """Hold computed rows against what is stored.
+
+        Raises:
+            NotCacheableError: a row differs by more than rounding.
+        """
+        rows, forms = computed.rows, cut.forms[computed.rows.layout]
+        known, lost = self._read(cut, rows, forms, [])
+        read = Pass(rows, computed.calls, range(rows.count), read=known, forms=list(forms))
+        read.kept = dict(known.tensors)
+        found, stored = (self._pack(cut, p, forms) for p in (computed, read))
+        errors = [
+            largest_error(a, b)
+            for i in range(rows.count)
+            if i not in lost
+            for a, b in zip(found[i], stored[i], strict=True)
+        ]
+        worst = max(errors, default=0.0)
+        self._since_audit = 0
+        top = max(self.counts.largest_error, worst)
+        self.counts = replace(self.counts, audits=self.counts.audits + 1, largest_error=top)
+        if worst > TOLERANCE[self.store.dtype]:
+            kinds = cut.novelty(rows) - {"again"}
+            why = "; ".join(_WHY[kind] for kind in sorted(kinds)) or _SAME
+            msg = f"a stored row differs from the computed one by {worst:.1e}: {why}"
+            raise NotCacheableError(msg)
+
+    def compare_results(self, rows: Rows, read: Any, computed: Any) -> None:
+        """Hold what the host returned on read rows against what it returned on computed ones.
+
+        Raises:
+            NotCacheableError: they differ by more than rounding.
+        """
+        self.counts = replace(self.counts, trials=self.counts.trials + 1)
+        worst = outputs_differ(read, computed, rows.real)
+        if worst > 10 * TOLERANCE[self.store.dtype]:  # layers above may amplify what differs
+            msg = f"on read rows the model returned something else (by {worst:.1e})"
+            raise NotCacheableError(msg)
+
+    def forget(self, cut: Cut) -> None:
+        """Drop the rows of a prefix."""
+        if cut.space:
+            self.store.drop(cut.space)
+        cut.space, cut.version = "", ""
+        cut.seen.clear()
+
+    def tally(self, rows: int, read: int) -> None:
+        """Count the samples of a pass."""
+        counts = self.counts
+        self.counts = replace(counts, rows=counts.rows + rows, rows_read=counts.rows_read + read)
+
+    # -- spaces ------------------------------------------------------------------------------
+
+    def _open(self, cut: Cut) -> None:
+        """See whether the weights are those of the stored rows; if not, start anew."""
+        marks = cut.current_marks()
+        if cut.space and marks == cut.marks:
+            return
+        version = cut.weights_hash()
+        cut.marks = marks
+        if not cut.space or version != cut.version:
+            if cut.space:
+                self.forget(cut)
+            cut.version, cut.space = version, cut.name_of_space(version)
+            self.store.space(cut.space)
+
+    def _space(self, cut: Cut) -> Space:
+        return self.store.space(cut.space)
+
+
+_SAME = "something in it is random, or its weights were changed behind PyTorch's back"
+_WHY = {
+    "mixed": "perhaps a row depends on the others of its batch",
+    "repadded": "perhaps a row depends on its padding",
+    "earlier": "perhaps the code has changed since it was stored",
+}
+
+
+def _blank(leaf: Leaf, rows: Rows, *, trims: bool) -> Tensor:
+    """An empty batch tensor; zero where there is padding."""
+    shape = list(leaf.full_shape(rows.count))
+    if not trims:
+        return torch.empty(shape, dtype=leaf.dtype, device=leaf.device)
+    return torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
