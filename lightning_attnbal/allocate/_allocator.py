@@ -74,7 +74,7 @@ class Allocator(ABC):
         name = f"the plan of {type(self).__name__}"
         if limits.memory is not None and memory > limits.memory:
             raise InfeasibleMemoryError(memory=limits.memory, smallest=memory, plan=name)
-        num_steps = limits.num_steps(cost)
+        num_steps = limits.num_steps(cost, problem.one_off(choice.levels))
         if num_steps == 0:
             raise InfeasibleBudgetError(limits.remaining, cost, limits.cost_unit, plan=name)
         if num_steps is not None and choice.num_steps is not None:

@@ -12,16 +12,27 @@ from lightning_attnbal.allocate._allocator import Allocator, Choice
 from lightning_attnbal.allocate._frontier import frontier
 from lightning_attnbal.allocate._levels import Levels
 from lightning_attnbal.allocate._limits import Limits
-from lightning_attnbal.allocate._solution import Solution
-from lightning_attnbal.core import InfeasibleBudgetError, Plan, Problem, check_integer, check_number
+from lightning_attnbal.core import (
+    CACHED,
+    FROZEN,
+    InfeasibleBudgetError,
+    Plan,
+    Problem,
+    check_integer,
+    check_number,
+)
+
+_LEAST_SAVING = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierAllocator(Allocator):
     """Picks the point of the exact frontier with the largest V(p)^substitution · n(p).
 
-    V(p) is the plan's contribution per step in loss units and n(p) = min(max_steps, remaining /
-    c(p)) the steps it gets. Contributions of layers overlap, so their plain sum (substitution = 1)
+    V(p) is the plan's contribution per step in loss units and n(p) the steps it gets: at most
+    max_steps, and so many that with their one-off cost (filling a cache) they do not exceed what
+    remains. Where caching saves less than `_LEAST_SAVING` of the plan's cost, because too few
+    passes over the data are left, the cached units are frozen instead. Contributions of layers overlap, so their plain sum (substitution = 1)
     overrates deep plans; a smaller exponent trusts the sum less and the number of steps more.
     Plans of no value score 0; if no plan has any, the most valuable one is chosen. Where all steps
     at the chosen plan would leave budget unspent, the next dearer plan of the frontier goes first,
@@ -69,66 +80,97 @@ class FrontierAllocator(Allocator):
         affordable = [point for point in points if point.cost <= limits.remaining]
         if not affordable:
             raise InfeasibleBudgetError(limits.remaining, points[0].cost, limits.cost_unit)
-        best = max(affordable, key=lambda p: (self.score(p.cost, p.value, limits), p.value))
-        kept = self._kept(problem, limits, current, self.score(best.cost, best.value, limits))
-        cost = best.cost if kept is None else problem.evaluate(kept)[0]
-        deeper, num_steps = _spend_the_rest(affordable, cost, limits)
+        candidates = [_Candidate.of(problem, point.levels[0], limits) for point in affordable]
+        best = max(candidates, key=lambda c: (self._score(c, limits), c.value))
+        kept = self._kept(problem, limits, current, self._score(best, limits))
+        deeper, num_steps = _spend_the_rest(candidates, kept or best, limits)
         if deeper is not None:
-            return self._choice(deeper, "dearer first, to use the budget up", num_steps)
+            method = "frontier: dearer first, to use the budget up"
+            return Choice(levels=deeper.levels, method=method, num_steps=num_steps)
         if kept is not None:
-            return Choice(levels=kept, method="frontier: kept the current plan")
-        return self._choice(best, f"V^{self.substitution:g} · steps")
+            return Choice(levels=kept.levels, method="frontier: kept the current plan")
+        point = affordable[candidates.index(best)]
+        is_on_frontier = best.levels == point.levels[0]
+        return Choice(
+            levels=best.levels,
+            method=f"frontier: V^{self.substitution:g} · steps",
+            bound=point.bound if is_on_frontier else None,
+            shadow_price=point.shadow_price if is_on_frontier else None,
+        )
 
     def _kept(
         self, problem: Problem, limits: Limits, current: Plan | None, score: float
-    ) -> Levels | None:
+    ) -> _Candidate | None:
         """The current levels, unless they are impossible now or clearly worse than `score`."""
         kept = _still_possible(problem, limits, current)
         if kept is None:
             return None
-        cost, value, _ = problem.evaluate(kept)
-        is_close = score <= (1 + self.hysteresis) * self.score(cost, value, limits)
-        return kept if is_close else None
+        candidate = _Candidate.of(problem, kept, limits)
+        is_close = score <= (1 + self.hysteresis) * self._score(candidate, limits)
+        return candidate if is_close else None
 
-    def score(self, cost: float, value: float, limits: Limits) -> float:
-        """max(V, 0)^substitution · min(max_steps, remaining / c).
+    def score(self, cost: float, value: float, limits: Limits, once: float = 0.0) -> float:
+        """max(V, 0)^substitution · n, with n steps at `cost` each and `once` over the first ones.
 
         Example:
             >>> FrontierAllocator(substitution=0.5).score(2.0, 4.0, Limits(remaining=10))
             10.0
         """
-        return max(value, 0.0) ** self.substitution * limits.steps(cost) if value > 0 else 0.0
+        if value <= 0:
+            return 0.0
+        return value**self.substitution * limits.steps(cost, once)
 
-    def _choice(self, point: Solution, why: str, num_steps: int | None = None) -> Choice:
-        return Choice(
-            levels=point.levels[0],
-            method=f"frontier: {why}",
-            bound=point.bound,
-            shadow_price=point.shadow_price,
-            num_steps=num_steps,
-        )
+    def _score(self, candidate: _Candidate, limits: Limits) -> float:
+        return self.score(candidate.cost, candidate.value, limits, candidate.once)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A plan, what it costs per step and once, and its value."""
+
+    levels: Levels
+    cost: float
+    once: float
+    value: float
+
+    @classmethod
+    def of(cls, problem: Problem, levels: Levels, limits: Limits) -> _Candidate:
+        """The plan, with cached units frozen where caching would not pay in the steps left."""
+        cost, value, _ = problem.evaluate(levels)
+        once = problem.one_off(levels)
+        thawed = tuple(FROZEN if level == CACHED else level for level in levels)
+        if thawed == levels or not _has(problem, thawed):
+            return cls(levels, cost, once, value)
+        dearer, worth, _ = problem.evaluate(thawed)
+        steps = limits.steps(cost, once)
+        if math.isfinite(steps):
+            saved = limits.total(steps, dearer) - limits.total(steps, cost, once)
+            if saved < _LEAST_SAVING * limits.total(steps, dearer):
+                return cls(thawed, dearer, 0.0, worth)
+        return cls(levels, cost, once, value)
 
 
 def _spend_the_rest(
-    points: Sequence[Solution], cost: float, limits: Limits
-) -> tuple[Solution | None, int]:
-    """A dearer point, and for how many steps, if all steps at `cost` leave budget unspent.
+    candidates: Sequence[_Candidate], chosen: _Candidate, limits: Limits
+) -> tuple[_Candidate | None, int]:
+    """A dearer plan, and for how many steps, if all steps at the chosen one leave budget unspent.
 
     Between neighbours on the frontier with costs c < c', n steps at c' and S - n at c just use up
-    what remains: n = (remaining - S·c) / (c' - c), rounded down. The dearer ones come first, while
-    the learning rate is high.
+    what remains: n = (remaining - once - once' - S·c) / (c' - c), rounded down. The dearer ones
+    come first, while the learning rate is high.
     """
     if limits.max_steps is None:
         return None, 0
-    found: tuple[Solution | None, int] = (None, 0)
-    for point in points:
-        if point.cost <= cost:
+    found: tuple[_Candidate | None, int] = (None, 0)
+    at = chosen
+    for dearer in sorted(candidates, key=lambda c: c.cost):
+        if dearer.cost <= at.cost:
             continue
-        unspent = limits.remaining - limits.max_steps * cost
-        num_steps = math.floor(unspent / (point.cost - cost))
+        unspent = limits.remaining - limits.total(limits.max_steps, at.cost, at.once)
+        num_steps = math.floor((unspent - dearer.once) / (dearer.cost - at.cost))
         if num_steps <= 0:
             break
-        found, cost = (point, min(num_steps, limits.max_steps)), point.cost
+        found, at = (dearer, min(num_steps, limits.max_steps)), dearer
     return found
 
 
@@ -137,12 +179,17 @@ def _still_possible(problem: Problem, limits: Limits, current: Plan | None) -> L
     if current is None or list(current) != [menu.unit for menu in problem.menus]:
         return None
     levels = tuple(current.values())
-    on_menu = all(
+    if not _has(problem, levels) or problem.why_invalid(levels) is not None:
+        return None
+    cost, _, memory = problem.evaluate(levels)
+    cost += problem.one_off(levels) / limits.once_steps
+    fits = cost <= limits.remaining and (limits.memory is None or memory <= limits.memory)
+    return levels if fits else None
+
+
+def _has(problem: Problem, levels: Levels) -> bool:
+    """Whether the menus offer all of these levels."""
+    return all(
         any(option.level == level for option in menu.options)
         for menu, level in zip(problem.menus, levels, strict=True)
     )
-    if not on_menu or problem.why_invalid(levels) is not None:
-        return None
-    cost, _, memory = problem.evaluate(levels)
-    fits = cost <= limits.remaining and (limits.memory is None or memory <= limits.memory)
-    return levels if fits else None

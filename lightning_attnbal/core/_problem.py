@@ -18,6 +18,7 @@ class Option:
         cost: what it costs per step in any case, in [0, inf).
         cost_above: what it costs *more* when some unit below trains (dX through the unit), in [0,
             inf).
+        once: what it costs in addition, once, over the first steps (filling a cache), in [0, inf).
         value: contribution of training the unit at this level for a step, in loss units, finite.
         memory: bytes it needs in any case, in [0, inf).
         memory_above: bytes it needs more when some unit below trains, in [0, inf).
@@ -36,12 +37,13 @@ class Option:
     level: Level
     cost: float
     cost_above: float = 0.0
+    once: float = 0.0
     value: float = 0.0
     memory: float = 0.0
     memory_above: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("cost", "cost_above", "memory", "memory_above"):
+        for name in ("cost", "cost_above", "once", "memory", "memory_above"):
             check_number(name, getattr(self, name), low=0)
         check_number("value", self.value)
 
@@ -101,6 +103,7 @@ class Problem:
 
         c = share · (fixed + Σ_u cost_u + Σ_{u > t} cost_above_u),
 
+    and once, over its first steps, share · Σ_u once_u more;
     its value is share · Σ_u value_u, and its memory fixed_memory + Σ_u memory_u + Σ_{u > t}
     memory_above_u.
 
@@ -163,6 +166,19 @@ class Problem:
         if cut and cut[0] < trained[0]:
             return f"unit {self.menus[cut[0]].unit!r} is detached although nothing below it trains"
         return None
+
+    def one_off(self, levels: tuple[Level, ...]) -> float:
+        """What `levels` cost once, in addition to their cost per step: share · Σ_u once_u.
+
+        Example:
+            >>> from lightning_attnbal.core import CACHED, FULL, Menu, Option, Problem
+            >>> low = Menu("low", (Option(level=CACHED, cost=0, once=7),))
+            >>> high = Menu("high", (Option(level=FULL, cost=2, value=1),))
+            >>> Problem((low, high)).one_off((CACHED, FULL))
+            7.0
+        """
+        chosen = (menu.option(level) for menu, level in zip(self.menus, levels, strict=True))
+        return self.share * float(sum(option.once for option in chosen))
 
     def evaluate(self, levels: tuple[Level, ...]) -> tuple[float, float, float]:
         """(cost, value, memory) of a valid plan.

@@ -169,7 +169,7 @@ class Codec:
 
     def layout(self, row: Sequence[Tensor], *, exact: bool = False) -> Layout:
         """How `row` would be stored; with `exact`, bit for bit."""
-        key = (exact, *((tensor.shape, tensor.dtype) for tensor in row))
+        key = (exact, *((tensor.shape, tensor.dtype, tensor.layout) for tensor in row))
         found = self._layouts.get(key)
         if found is None:
             found = Layout([self._leaf(tensor, exact=exact) for tensor in row])

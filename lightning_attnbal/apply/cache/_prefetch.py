@@ -24,6 +24,7 @@ class Prefetcher:
     """
 
     def __init__(self, limit: int) -> None:
+        self.num_bytes = 0  # fetched so far
         self._limit = limit
         self._changed = threading.Condition()
         self._waiting: OrderedDict[Row, int] = OrderedDict()
@@ -44,6 +45,7 @@ class Prefetcher:
             for row in rows:
                 if row not in self._staged and row != self._reading:
                     self._waiting[row] = self._request
+                    self._waiting.move_to_end(row)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="attnbal-prefetch", daemon=True
@@ -76,10 +78,10 @@ class Prefetcher:
 
     def _forget_stale(self) -> None:
         oldest = self._request - _FRESH
-        for row in [row for row, asked in self._waiting.items() if asked <= oldest]:
-            del self._waiting[row]
-        for row in [row for row, (asked, _) in self._staged.items() if asked <= oldest]:
-            del self._staged[row]
+        while self._waiting and next(iter(self._waiting.values())) <= oldest:
+            self._waiting.popitem(last=False)
+        while self._staged and next(iter(self._staged.values()))[0] <= oldest:
+            row, _ = self._staged.popitem(last=False)
             self._used -= row.layout.num_bytes
 
     def _work(self) -> None:
@@ -90,11 +92,15 @@ class Prefetcher:
                     return
                 row, asked = self._waiting.popitem(last=False)
                 self._reading = row
-            data = row.load()
+            try:
+                data = row.load()
+            except (MemoryError, RuntimeError):  # no memory: `read` will say so if that lasts
+                data = None
             with self._changed:
                 if data is not None and self._reading == row:  # else it was taken meanwhile
                     self._staged[row] = (asked, data)
                     self._used += row.layout.num_bytes
+                    self.num_bytes += row.layout.num_bytes
                 self._reading = None
 
     def _next(self) -> Row | None:

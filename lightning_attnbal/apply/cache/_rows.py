@@ -61,6 +61,14 @@ class RowTable:
             if row is not None and isinstance(row.segment, FileSlab):
                 yield row
 
+    def expect(self, tensors: Sequence[Tensor]) -> None:
+        """Rows like this one are coming; those of other dtypes that others stored are forgotten.
+
+        Raises:
+            ValueError: rows of other dtypes have been put here.
+        """
+        self._agree(self._codec.layout(tensors))
+
     def put(self, key: bytes, tensors: Sequence[Tensor]) -> bool:
         """Store a row that is not stored; False if there is no room.
 
@@ -133,8 +141,10 @@ class RowTable:
         num_bytes, cost = layout.num_bytes, self._index.cost(key, layout)
         tier = self._tiers.place(self, num_bytes, cost)
         slab = self._ram_slab(num_bytes) if tier is Tier.RAM else None
-        if slab is None and tier is not Tier.DISK:
+        if tier is None:
             return False
+        if tier is Tier.RAM and slab is None:
+            return self._put(key, tensors, layout)  # on disk, now that RAM is off
         data = torch.empty(num_bytes, dtype=torch.uint8) if slab is None else slab.next(num_bytes)
         if not layout.encode(tensors, data):
             return self._put(key, tensors, self._codec.layout(tensors, exact=True))

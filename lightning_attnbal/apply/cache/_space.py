@@ -81,6 +81,8 @@ class Space:
         start, stored = time.perf_counter(), 0
         with self._tiers.lock, torch.no_grad():
             self._rows.last_used = self._tiers.tick()
+            for row in rows[:1]:
+                self._rows.expect(row)
             for key, row in zip(keys, rows, strict=True):
                 if key not in self._rows and self._rows.put(_checked(key), row):
                     stored += 1

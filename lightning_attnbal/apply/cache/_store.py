@@ -30,6 +30,7 @@ class StoreStats:
         disk_bytes: of rows in own files.
         bytes_read: as stored; since the store was made, like the rest.
         seconds_read: wall time in `read`.
+        bytes_prefetched: of rows that were fetched from disk ahead of `read`.
         bytes_written: as stored.
         seconds_written: wall time in `put`.
         rows_refused: for want of room.
@@ -43,6 +44,7 @@ class StoreStats:
     disk_bytes: int
     bytes_read: int
     seconds_read: float
+    bytes_prefetched: int
     bytes_written: int
     seconds_written: float
     rows_refused: int
@@ -68,8 +70,8 @@ class ActivationStore:
         disk: bytes in [0, inf) for rows that find no room in RAM; needs Linux, macOS or BSD.
         folder: where files go, which may be shared by processes: each writes its own files and
             finds what others, and earlier runs that kept theirs, have sealed. None: a temporary
-            folder that is always deleted. Only share it with those you trust: rows are checked
-            against damage, not against forgery.
+            folder where `tempfile` puts them, always deleted. Share a folder only with those you
+            trust: rows are checked against damage, not against forgery.
         dtype: `exact` stores every bit. Otherwise floating tensors that are wider are narrowed to
             this dtype (`int8`: with a float32 scale per vector of the last axis); a tensor with a
             value that is not finite there is stored exactly, with its whole row.
@@ -135,6 +137,7 @@ class ActivationStore:
                 disk_bytes=use.disk,
                 bytes_read=figures.bytes_read,
                 seconds_read=figures.seconds_read,
+                bytes_prefetched=self._tiers.prefetcher.num_bytes,
                 bytes_written=figures.bytes_written,
                 seconds_written=figures.seconds_written,
                 rows_refused=figures.rows_refused,

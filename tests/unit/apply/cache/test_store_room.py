@@ -1,6 +1,6 @@
 """What is held where, and who leaves when there is no room."""
 
-import resource
+import mmap
 import subprocess
 import sys
 import tracemalloc
@@ -71,30 +71,27 @@ def test_the_process_grows_by_the_limit_and_shrinks_again(ram, numel):
     code = GROWTH.format(ram=ram, numel=numel)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     full, empty = map(int, done.stdout.split())
-    assert (
-        0.7 * ram < full < 1.05 * ram + MIB
-    )  # of small rows the index is charged on the safe side
-    assert empty < 0.1 * ram + MIB
+    slack = MIB if numel > 10_000 else ram // 8  # of small rows the index is charged generously
+    assert ram - 2 * slack < full < 1.05 * ram + MIB  # and Python keeps some of what it took
+    assert empty < 0.05 * ram + slack
 
 
 @pytest.mark.parametrize(
     "num_rows", [1000, 1400, 44_000], ids=str
 )  # a dict doubles at 2 ** n / 1.5
 def test_the_index_takes_no_more_than_is_charged(num_rows):
-    keys = [key(i)[1:] for i in range(num_rows)]
+    row = [torch.ones(4)]
     with ActivationStore(ram="64MiB") as store:
         space = store.space("cut")
-        row = [torch.ones(4)]
         space.put([b"first"], [row])
         charged = store.stats.ram_bytes
         tracemalloc.start()
-        for name in keys:
-            space.put([name + b""], [row])
+        for i in range(num_rows):
+            space.put([key(i)], [row])
         taken, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         charged = store.stats.ram_bytes - charged - 16 * num_rows
-        held = num_rows * (len(keys[0]) + 48)  # the keys are the caller's here, but need not be
-        assert taken + held <= 1.05 * charged + 16 * KIB
+        assert 0.5 * charged < taken <= 1.02 * charged + 8 * KIB
 
 
 def test_variable_shapes_are_charged_too():
@@ -198,17 +195,16 @@ def test_a_dropped_space_frees_its_room_and_can_be_filled_again(tmp_path):
         assert found(store.space("cut"), keys, given) == 100
 
 
-def test_a_machine_without_memory_refuses_rows(caplog):
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    with ActivationStore(ram="2TiB") as store:
+@pytest.mark.parametrize("disk", [0, MIB], ids=["ram only", "with disk"])
+def test_a_machine_without_memory_keeps_rows_elsewhere_or_refuses_them(disk, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    with ActivationStore(ram=MIB, disk=disk) as store:
         space = store.space("cut")
         fill(space, 1, 8)
-        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        big = [torch.ones(1, dtype=torch.uint8).expand(2**33)]
-        try:
-            resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, limits[1]))
-            assert space.put([key(7)], [[t[: 2**32].view(torch.uint8) for t in big]]) == 0
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
+        with monkeypatch.context() as patch:
+            patch.setattr(mmap, "mmap", refuse)
+            assert fill(space, 20, 64, 64) == (19 if disk else 7)  # 64 KiB were there already
         assert len(store.stats.problems) == 1
-        assert "No more rows are kept in RAM" in caplog.text
+        assert "No more rows are kept in RAM: [Errno 12]" in caplog.text
