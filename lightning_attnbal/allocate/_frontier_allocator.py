@@ -143,7 +143,7 @@ class _Candidate:
             return cls(levels, cost, once, value)
         dearer, worth, _ = problem.evaluate(thawed)
         steps = limits.steps(cost, once)
-        if math.isfinite(steps):
+        if math.isfinite(steps) and worth >= value and dearer >= cost:
             saved = limits.total(steps, dearer) - limits.total(steps, cost, once)
             if saved < _LEAST_SAVING * limits.total(steps, dearer):
                 return cls(thawed, dearer, 0.0, worth)

@@ -145,8 +145,10 @@ def ram_speeds(repeats: int) -> list[Speed]:
             space = store.space("cut")
             name = f"RAM, {encoding}"
             speeds.append(speed(f"{name}: write {given}", fill(space, NUM_ROWS, given)))
-            for dtype in (torch.float16, torch.float32):
-                speeds.append(speed(f"{name}: read into {dtype}", epochs(space, dtype, repeats)))
+            speeds += [
+                speed(f"{name}: read into {dtype}", epochs(space, dtype, repeats))
+                for dtype in (torch.float16, torch.float32)
+            ]
     return speeds
 
 
