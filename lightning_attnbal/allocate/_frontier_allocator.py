@@ -23,23 +23,27 @@ from lightning_attnbal.core import (
 )
 
 _LEAST_SAVING = 0.02
+_MOST = 3.0  # 1 - exp(-3) = 95 % of what any number of passes would bring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierAllocator(Allocator):
-    """Picks the point of the exact frontier with the largest V(p)^substitution · n(p).
+    """Picks the point of the exact frontier with the largest V(p)^substitution · m(n(p)).
 
     V(p) is the plan's contribution per step in loss units and n(p) the steps it gets: at most
     max_steps, and so many that with their one-off cost (filling a cache) they do not exceed what
     remains. Where caching saves less than `_LEAST_SAVING` of the plan's cost, because too few
     passes over the data are left, the cached units are frozen instead. Contributions of layers overlap, so their plain sum (substitution = 1)
     overrates deep plans; a smaller exponent trusts the sum less and the number of steps more.
+    Steps on data seen many times teach little: m(n) = S · (1 - exp(-n / S)), where S are the steps
+    of `passes` epochs; m(n) = n if the length of an epoch is not known.
     Plans of no value score 0; if no plan has any, the most valuable one is chosen. Where all steps
     at the chosen plan would leave budget unspent, the next dearer plan of the frontier goes first,
     for as many steps as the rest pays for.
 
     Args:
         substitution: exponent in (0, 1]: "only steps count" near 0, "layers add up" at 1.
+        passes: passes over the data that are still worth about their number, in (0, inf).
         hysteresis: a new plan must beat the current one's score by more than this share, in
             [0, inf); 0.1 because switching costs (compile, optimizer state) and the measured
             contributions are noisy.
@@ -66,11 +70,13 @@ class FrontierAllocator(Allocator):
     """
 
     substitution: float = 0.5
+    passes: float = 4.0
     hysteresis: float = 0.1
     resolution: int = 1000
 
     def __post_init__(self) -> None:
         check_number("substitution", self.substitution, low=0, high=1, low_open=True)
+        check_number("passes", self.passes, low=0, low_open=True)
         check_number("hysteresis", self.hysteresis, low=0)
         check_integer("resolution", self.resolution, low=1)
 
@@ -81,6 +87,7 @@ class FrontierAllocator(Allocator):
         if not affordable:
             raise InfeasibleBudgetError(limits.remaining, points[0].cost, limits.cost_unit)
         candidates = [_Candidate.of(problem, point.levels[0], limits) for point in affordable]
+        candidates = self._deep_enough(candidates, limits)
         best = max(candidates, key=lambda c: (self._score(c, limits), c.value))
         kept = self._kept(problem, limits, current, self._score(best, limits))
         deeper, num_steps = _spend_the_rest(candidates, kept or best, limits)
@@ -89,14 +96,21 @@ class FrontierAllocator(Allocator):
             return Choice(levels=deeper.levels, method=method, num_steps=num_steps)
         if kept is not None:
             return Choice(levels=kept.levels, method="frontier: kept the current plan")
-        point = affordable[candidates.index(best)]
-        is_on_frontier = best.levels == point.levels[0]
-        return Choice(
-            levels=best.levels,
-            method=f"frontier: V^{self.substitution:g} · steps",
-            bound=point.bound if is_on_frontier else None,
-            shadow_price=point.shadow_price if is_on_frontier else None,
-        )
+        proofs = {point.levels[0]: (point.bound, point.shadow_price) for point in points}
+        bound, price = proofs.get(best.levels, (None, None))
+        method = f"frontier: V^{self.substitution:g} · steps"
+        return Choice(levels=best.levels, method=method, bound=bound, shadow_price=price)
+
+    def _deep_enough(self, candidates: list[_Candidate], limits: Limits) -> list[_Candidate]:
+        """Without an end of its own, a run has plans only that can use its budget.
+
+        Others would go over the data more than `_MOST` · `passes` times.
+        """
+        if limits.max_steps is not None or limits.epoch_steps is None:
+            return candidates
+        most = _MOST * self.passes * limits.epoch_steps
+        deep = [c for c in candidates if limits.steps(c.cost, c.once) <= most]
+        return deep or candidates[-1:]
 
     def _kept(
         self, problem: Problem, limits: Limits, current: Plan | None, score: float
@@ -110,7 +124,7 @@ class FrontierAllocator(Allocator):
         return candidate if is_close else None
 
     def score(self, cost: float, value: float, limits: Limits, once: float = 0.0) -> float:
-        """max(V, 0)^substitution · n, with n steps at `cost` each and `once` over the first ones.
+        """max(V, 0)^substitution · m(n), n steps at `cost` each and `once` over the first ones.
 
         Example:
             >>> FrontierAllocator(substitution=0.5).score(2.0, 4.0, Limits(remaining=10))
@@ -118,7 +132,11 @@ class FrontierAllocator(Allocator):
         """
         if value <= 0:
             return 0.0
-        return value**self.substitution * limits.steps(cost, once)
+        steps = limits.steps(cost, once)
+        if limits.epoch_steps is not None:
+            enough = self.passes * limits.epoch_steps
+            steps = -enough * math.expm1(-steps / enough)
+        return value**self.substitution * steps
 
     def _score(self, candidate: _Candidate, limits: Limits) -> float:
         return self.score(candidate.cost, candidate.value, limits, candidate.once)
@@ -182,7 +200,7 @@ def _still_possible(problem: Problem, limits: Limits, current: Plan | None) -> L
     if not _has(problem, levels) or problem.why_invalid(levels) is not None:
         return None
     cost, _, memory = problem.evaluate(levels)
-    cost += problem.one_off(levels) / limits.once_steps
+    cost += problem.one_off(levels) / (limits.epoch_steps or 1)
     fits = cost <= limits.remaining and (limits.memory is None or memory <= limits.memory)
     return levels if fits else None
 

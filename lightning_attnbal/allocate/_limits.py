@@ -16,8 +16,8 @@ class Limits:
         remaining: budget left, in the unit of the menus' costs, in [0, inf).
         max_steps: cap on the optimizer steps still to come, in [1, inf), or None if the budget
             alone ends the run.
-        once_steps: steps over which a plan's one-off cost is paid, evenly, in [1, inf): those of an
-            epoch, in which a cache is filled.
+        epoch_steps: steps of one pass over the data, in [1, inf), over which a plan's one-off cost
+            (filling a cache) is paid; None if there is no telling: it is paid at once.
         memory: peak bytes of a step, in [0, inf), or None for no limit.
         cost_unit: how to name the unit of cost in explanations.
         cost_scale: how much cost one such unit is, in (0, inf); 1e9 for FLOPs told in GFLOP.
@@ -30,13 +30,13 @@ class Limits:
         >>> limits = Limits(remaining=10.0, max_steps=4)
         >>> limits.num_steps(2.0), limits.num_steps(3.0), limits.cap_per_step
         (4, 3, 2.5)
-        >>> Limits(remaining=10.0, once_steps=2).num_steps(1.0, once=4.0)
+        >>> Limits(remaining=10.0, epoch_steps=2).num_steps(1.0, once=4.0)
         6
     """
 
     remaining: float
     max_steps: int | None = None
-    once_steps: int = 1
+    epoch_steps: int | None = None
     memory: float | None = None
     cost_unit: str = "cost"
     cost_scale: float = 1.0
@@ -46,7 +46,8 @@ class Limits:
         check_number("cost_scale", self.cost_scale, low=0, low_open=True)
         if self.max_steps is not None:
             check_integer("max_steps", self.max_steps, low=1)
-        check_integer("once_steps", self.once_steps, low=1)
+        if self.epoch_steps is not None:
+            check_integer("epoch_steps", self.epoch_steps, low=1)
         if self.memory is not None:
             check_number("memory", self.memory, low=0)
 
@@ -56,17 +57,18 @@ class Limits:
         return self.remaining / (self.max_steps or 1)
 
     def total(self, num_steps: float, cost: float, once: float = 0.0) -> float:
-        """Cost of so many steps: n · cost + min(1, n / once_steps) · once."""
-        return num_steps * cost + min(1.0, num_steps / self.once_steps) * once
+        """Cost of so many steps: n · cost + min(1, n / epoch_steps) · once."""
+        return num_steps * cost + min(1.0, num_steps / (self.epoch_steps or 1)) * once
 
     def steps(self, cost: float, once: float = 0.0) -> float:
         """Steps for a plan of this cost, not rounded: as many as `total` ≤ remaining, ≤ max_steps.
 
         Without a one-off cost min(max_steps, remaining / cost).
         """
-        first = cost + once / self.once_steps
+        epoch = self.epoch_steps or 1
+        first = cost + once / epoch
         affordable = self.remaining / first if first > 0 else math.inf
-        if once and affordable > self.once_steps:
+        if once and affordable > epoch:
             affordable = (self.remaining - once) / cost if cost > 0 else math.inf
         return affordable if self.max_steps is None else min(float(self.max_steps), affordable)
 

@@ -16,10 +16,11 @@ from lightning_attnbal.apply._checkpointing import why_not_freezable
 from lightning_attnbal.apply._cut import cut
 from lightning_attnbal.apply._detach import Branches, find_branches
 from lightning_attnbal.apply._fingerprint import fingerprint, violations
+from lightning_attnbal.apply.cache import PrefixCache
 from lightning_attnbal.apply._parts import listed, stochastic_modules, trainable_parameters
 from lightning_attnbal.core import LevelKind, Plan, Unit, UnsupportedModelError, check_choice
 
-_SUPPORTED = (LevelKind.FROZEN, LevelKind.DETACHED, LevelKind.LOCAL, LevelKind.FULL)
+_SUPPORTED = (LevelKind.CACHED, LevelKind.FROZEN, LevelKind.DETACHED, LevelKind.LOCAL, LevelKind.FULL)
 _CUT = (LevelKind.DETACHED, LevelKind.LOCAL)
 
 
@@ -28,6 +29,7 @@ class PlanApplier:
 
     | level    | parameters | gradient of the unit's input | dropout, batch statistics |
     |----------|------------|------------------------------|---------------------------|
+    | cached   | fixed      | none                         | off (eval mode)           |
     | frozen   | fixed      | if something below trains    | off (eval mode)           |
     | detached | fixed      | along the skip path only     | off (eval mode)           |
     | local    | trained    | along the skip path only     | as the user set them      |
@@ -42,6 +44,7 @@ class PlanApplier:
         units: its units; parameters and modules that are in none are left alone.
         moments: whether to `keep` or `drop` the optimizer's state of a parameter when it freezes.
             Kept moments are stale at a thaw but spare it a cold start; dropping frees memory.
+        cache: needed for plans that cache a prefix; it wants to be told of steps as they happen.
         forward: runs the model once on a real batch, to find residual branches on true inputs; see
             `why_not_detachable`. Called at most once, when branches are first asked for.
 
@@ -70,6 +73,7 @@ class PlanApplier:
         units: Sequence[Unit],
         *,
         moments: Literal["keep", "drop"] = "keep",
+        cache: PrefixCache | None = None,
         forward: Callable[[], object] | None = None,
     ) -> None:
         self._drops_moments = check_choice("moments", moments, ("keep", "drop")) == "drop"
@@ -83,6 +87,7 @@ class PlanApplier:
         self._stochastic = {unit.name: stochastic_modules(model, unit) for unit in units}
         self._modes = {module: module.training for module in model.modules()}
         self._forward = forward
+        self._cache = cache
         self._branches: dict[str, Branches | str] = {}
         self._handles: list[RemovableHandle] = []
         self._cut: frozenset[str] = frozenset()
@@ -131,6 +136,10 @@ class PlanApplier:
         self._still = still
         self._current = plan
         self.refresh()
+        if self._cache is not None:
+            names = [name for name in plan if plan[name].kind is LevelKind.CACHED]
+            if names != list(self._cache.wanted):
+                self._cache.engage(names)
 
     @contextmanager
     def without_cuts(self) -> Iterator[None]:
@@ -150,6 +159,8 @@ class PlanApplier:
     def undo(self) -> None:
         """Trainability, training flags and hooks as they were when the applier was made."""
         self._set_cuts(frozenset())
+        if self._cache is not None:
+            self._cache.close()
         for parameters in self._trainable.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
@@ -199,9 +210,23 @@ class PlanApplier:
                 raise UnsupportedModelError(msg)
             if level.kind in _CUT:
                 self._cuttable(name)
+        self._check_cached(plan)
         reason = why_not_freezable(self._model)
         if reason is not None and len(plan.trained) < len(plan):
             raise UnsupportedModelError(reason)
+
+    def _check_cached(self, plan: Plan) -> None:
+        names = list(plan)
+        cached = [name for name in names if plan[name].kind is LevelKind.CACHED]
+        if cached and self._cache is None:
+            msg = (
+                f"Expected a `cache` for a plan that caches {listed(cached)}, but got None. Give "
+                "the applier a PrefixCache."
+            )
+            raise UnsupportedModelError(msg)
+        if cached != names[: len(cached)]:
+            msg = f"Expected the cached units of `plan` to be its lowest ones, but got {plan}."
+            raise ValueError(msg)
 
     def _cuttable(self, name: str) -> Branches:
         branches = self._find_branches()[name]

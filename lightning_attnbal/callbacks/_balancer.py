@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_attnbal.allocate import Allocator, FrontierAllocator
+from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._decision import Decision, changes, explain
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._pace import Pace, make_pace
@@ -54,7 +55,8 @@ class AttentionBalancer(pl.Callback):
     A budget of 100 % changes nothing: the run is the user's own, bit for bit.
 
     Hooks: `setup`, `on_fit_start`, `on_train_start`, `on_train_epoch_start`,
-    `on_train_batch_start`, `on_before_backward`, `on_before_optimizer_step`, `on_train_batch_end`,
+    `on_train_batch_start`, `on_before_backward`, `on_after_backward`, `on_before_optimizer_step`,
+    `on_train_batch_end`,
     `on_validation_start`, `on_validation_end`, `on_train_epoch_end`, `on_train_end`,
     `on_exception`, `teardown`. Inert in sanity checking, `fast_dev_run` and the Tuner's mini-fits.
     A loss that is NaN neither stops the run nor enters a decision.
@@ -67,8 +69,11 @@ class AttentionBalancer(pl.Callback):
         units: what gets a level: module names, glob patterns, a mapping or a function
             (see `discover_units`); None finds the repeated blocks.
         allocator: turns menus and budget into a plan; default `FrontierAllocator()`.
-        levels: which levels a unit may get: "frozen", "full", and on request "detached" and
-            "local", which cut residual branches: cheaper, at the price of a biased gradient below.
+        levels: which levels a unit may get: "cached", "frozen", "full", and on request "detached"
+            and "local", which cut residual branches: cheaper, at the price of a biased gradient
+            below.
+        cache: room and precision for what cached units computed; default `CacheSettings()`, a
+            quarter of the free memory, exact.
         lr_schedule: "linear", "cosine", "rex" or a `Schedule`, over budget spent, reaching its
             floor when the budget ends; "auto": the module's own schedulers paced by budget spent,
             or linear if it has none; None leaves the learning rate alone.
@@ -100,7 +105,8 @@ class AttentionBalancer(pl.Callback):
         units: UnitSpec = None,
         *,
         allocator: Allocator | None = None,
-        levels: Sequence[str | Level] = ("frozen", "full"),
+        levels: Sequence[str | Level] = ("cached", "frozen", "full"),
+        cache: CacheSettings | None = None,
         lr_schedule: str | Schedule | None = "auto",
         warmup: float = 0.0,
         moments: Literal["keep", "drop"] = "keep",
@@ -111,6 +117,7 @@ class AttentionBalancer(pl.Callback):
         self._unit_spec = units
         self.allocator = _check_allocator(allocator)
         self.levels = _check_levels(levels)
+        self.cache = _check_cache(cache)
         self.warmup = check_number("warmup", warmup, low=0, high=1, high_open=True)
         self.lr_schedule = lr_schedule
         if lr_schedule is not None and lr_schedule != "auto":
@@ -204,7 +211,14 @@ class AttentionBalancer(pl.Callback):
         units = discover_units(pl_module, self._unit_spec)
         self._run = Run(
             ledger=Ledger(budget=self.budget, full_batches=None),
-            session=Session(pl_module, units, trainer.optimizers, self.levels, self.moments),
+            session=Session(
+                pl_module,
+                units,
+                trainer.optimizers,
+                self.levels,
+                self.moments,
+                None if self._ledger.is_unrestricted else self.cache,
+            ),
             clock=self._clock,
             allocator=self.allocator,
             calibration_steps=self.calibration_steps,
@@ -219,6 +233,7 @@ class AttentionBalancer(pl.Callback):
         run.ledger.full_batches = full_run_batches(trainer)
         refuse_endless_share(self.budget, run.ledger.full_batches)
         if math.isfinite(trainer.num_training_batches):
+            run.session.caches.epoch_batches = int(trainer.num_training_batches)
             run.steps_per_epoch = math.ceil(trainer.num_training_batches / run.batches_per_step)
         self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
         self._record = RunRecord(Path(trainer.log_dir or trainer.default_root_dir))
@@ -237,6 +252,7 @@ class AttentionBalancer(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is not None:
             self._run.session.applier.refresh()
+            self._run.session.caches.begin_epoch()
 
     @override
     def on_train_batch_start(
@@ -251,6 +267,11 @@ class AttentionBalancer(pl.Callback):
     ) -> None:
         if self._run is not None:
             self._run.end_forward(loss)
+
+    @override
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is not None:
+            self._run.session.caches.end_backward()
 
     @override
     def on_before_optimizer_step(
@@ -403,6 +424,16 @@ def _check_allocator(allocator: object) -> Allocator:
     return allocator
 
 
+def _check_cache(cache: object) -> CacheSettings:
+    """The settings, or the default ones."""
+    if cache is None:
+        return CacheSettings()
+    if not isinstance(cache, CacheSettings):
+        msg = f"Expected `cache` to be CacheSettings, but got {cache!r}."
+        raise TypeError(msg)
+    return cache
+
+
 def _learning_rate(trainer: pl.Trainer) -> float:
     """Of the first param group."""
     return float(trainer.optimizers[0].param_groups[0]["lr"])
@@ -415,8 +446,8 @@ def _check_levels(levels: Sequence[str | Level]) -> tuple[Level, ...]:
         raise TypeError(msg)
     parsed = tuple(dict.fromkeys(Level.parse(level) for level in levels))
     for level in parsed:
-        if level.kind in {LevelKind.CACHED, LevelKind.LORA}:
-            msg = f"Expected `levels` among frozen, detached, local and full, but got {level}."
+        if level.kind is LevelKind.LORA:
+            msg = f"Expected `levels` among cached, frozen, detached, local, full; got {level}."
             raise ValueError(msg)
     if not any(level.is_trained for level in parsed):
         names = ", ".join(map(str, parsed)) or "none"

@@ -66,10 +66,27 @@ class Run:
 
     @property
     def cost_per_batch(self) -> float:
-        """Expected cost of a batch under the plan in force; NaN before the first."""
-        if self.dimension is Dimension.SECOND:
-            return self.clock.seconds_per_batch
-        return self.session.cost_per_batch(self.dimension) if self.ledger.batches else math.nan
+        """Expected mean cost of the batches left under the plan in force; NaN before the first."""
+        if not self.ledger.batches:
+            return math.nan
+        plan = self.session.plan or self.session.full_plan
+        filling = self.session.caches.fill_left(plan)
+        steady = self._cost_of_batch(plan)
+        left = self.ledger.remaining_batches
+        if not filling or not left:
+            return steady
+        dearer = self._cost_of_batch(self.session.caches.thawed(plan))
+        return steady + (dearer - steady) * min(1.0, filling / left)
+
+    def _cost_of_batch(self, plan: Plan) -> float:
+        """What a batch costs under `plan`; for seconds, what they take now, scaled."""
+        if self.dimension is Dimension.FLOP:
+            return self.session.cost_per_batch(self.dimension, plan)
+        now = self.session.caches.effective(self.session.plan or self.session.full_plan)
+        taken = self.clock.seconds_per_batch
+        if plan == now or self.session.step_time is None:
+            return taken
+        return taken * self._predicted(plan) / self._predicted(now)
 
     @property
     def progress(self) -> float:
@@ -97,7 +114,9 @@ class Run:
 
     def end_batch(self, *, stepped: bool, epoch: int) -> Decision | None:
         """Book a batch; after an optimizer step decide if it is time to, and see what is left."""
+        was = self.session.caches.is_reading
         flops, full = self.session.end_batch()
+        self._change_pace(was_reading=was)
         self.ledger.charge(flops=flops, full_flops=full)
         self.ledger.seconds = self.clock.lap()
         if not stepped:
@@ -111,10 +130,22 @@ class Run:
         decision = None
         if self.is_calibrating and self.num_steps >= self._calibration_end():
             decision = self.decide(epoch, "calibrated")
+        elif why := self.session.caches.why_refused(self.session.plan):
+            decision = self.decide(epoch, f"not cached after all: {why}")
         elif self.plan_steps_left == 0 and self.ledger.remaining_batches != 0:
             decision = self.decide(epoch, "time to look again")
         self._see_what_is_left()
         return decision
+
+    def _change_pace(self, *, was_reading: bool) -> None:
+        """Steps take another time from when most samples are read; forget the old one."""
+        caches = self.session.caches
+        if was_reading == caches.is_reading or self.session.step_time is None:
+            return
+        plan = self.session.plan or self.session.full_plan
+        thawed = caches.thawed(plan)
+        ratio = self._predicted(plan) / self._predicted(thawed)
+        self.clock.change_plan(ratio if caches.is_reading else 1 / ratio)
 
     def decide(self, epoch: int, why: str) -> Decision | None:
         """Solve for what is left and apply the answer; None if nothing is left to solve for."""
@@ -139,9 +170,10 @@ class Run:
         self.history.append(decision)
         self.plan_steps_left = self._steps_until_next(plan)
         if not plan.same_levels(before):
-            old = self._predicted(before or self.session.full_plan)
+            old = self._predicted(self.session.caches.effective(before or self.session.full_plan))
             self.session.apply(plan)
-            self.clock.change_plan(self._predicted(plan) / old)
+            self.clock.change_plan(self._predicted(self.session.caches.thawed(plan)) / old)
+            self.session.caches.is_reading = False
         self.clock.pause()
         return decision
 
@@ -195,6 +227,7 @@ class Run:
         limits = Limits(
             remaining=ledger.remaining,
             max_steps=None if left is None else max(1, math.ceil(left / self.batches_per_step)),
+            epoch_steps=self.steps_per_epoch,
             memory=None if memory is None else memory.amount,
             cost_unit="GFLOP" if self.dimension is Dimension.FLOP else "s",
             cost_scale=1e9 if self.dimension is Dimension.FLOP else 1.0,
@@ -215,8 +248,12 @@ class Run:
         return self.session.cost_per_batch(self.dimension, plan)
 
     def _planned_step(self) -> float:
-        """What the plan in force was expected to cost per step when it was decided."""
-        return self.history[-1].plan.cost_per_step
+        """What the plan in force was expected to cost this step when it was decided."""
+        plan = self.history[-1].plan
+        if not self.session.caches.fill_left(plan):
+            return plan.cost_per_step
+        extra = self._predicted(self.session.caches.thawed(plan)) - self._predicted(plan)
+        return plan.cost_per_step + extra * self.batches_per_step
 
     def _calibration_end(self) -> int:
         """Calibration takes at most a twentieth of the budget, and at least one step."""
@@ -226,8 +263,11 @@ class Run:
         return max(fewest, min(self.calibration_steps, math.floor(affordable)))
 
     def _step_cost(self) -> float:
-        """Expected cost of the next optimizer step under the plan in force."""
-        return self.cost_per_batch * self.batches_per_step
+        """Expected cost of the next optimizer step: as the last one, read or run."""
+        if not self.ledger.batches:
+            return math.nan
+        now = self.session.caches.effective(self.session.plan or self.session.full_plan)
+        return self._cost_of_batch(now) * self.batches_per_step
 
     def _see_what_is_left(self) -> None:
         """Finish when the next optimizer step would exceed the budget."""

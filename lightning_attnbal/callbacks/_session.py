@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attnbal.apply import PlanApplier
+from lightning_attnbal.apply.cache import CacheSettings
+from lightning_attnbal.callbacks._caching import Caches
 from lightning_attnbal.callbacks._shapes import ShapeCosts, batch_shape
 from lightning_attnbal.core import (
+    CACHED,
     FROZEN,
     FULL,
     Dimension,
@@ -47,6 +51,7 @@ class Session:
         optimizers: all optimizers of the run.
         levels: which levels may be planned.
         moments: what happens to the optimizer moments of a unit that gets frozen.
+        cache: how a frozen prefix may be cached; None: it may not.
 
     Attributes:
         needs_inputs: whether the inputs of one batch are to be kept, for `fit_seconds`.
@@ -62,6 +67,7 @@ class Session:
         optimizers: Sequence[torch.optim.Optimizer],
         levels: Sequence[Level],
         moments: Literal["keep", "drop"] = "keep",
+        cache: CacheSettings | None = None,
     ) -> None:
         self.model = model
         self.units = tuple(units)
@@ -80,7 +86,10 @@ class Session:
             )
             raise UnsupportedModelError(msg)
         self._order(self.units)
-        self.applier = PlanApplier(model, self.units, moments=moments)
+        wants_cache = cache is not None and CACHED in self.levels
+        self.caches = Caches(model, self.units, cache if wants_cache else None)
+        prefix_cache = self.caches.prefix
+        self.applier = PlanApplier(model, self.units, moments=moments, cache=prefix_cache)
         self.meter = GradientUpdateMeter(model, self.units)
         self.shapes = ShapeCosts()
         self._memo: dict[Any, Any] = {}
@@ -107,6 +116,7 @@ class Session:
 
     def begin_batch(self, batch: Any) -> None:
         """Look at the shapes of `batch`; the first batch of a shape is traced on its way."""
+        self.caches.begin_step()
         self._shape = batch_shape(batch)
         lacks_inputs = self.needs_inputs and self._kept is None
         if self._shape not in self.shapes or lacks_inputs:
@@ -115,6 +125,7 @@ class Session:
 
     def end_forward(self, loss: Tensor | None = None) -> None:
         """The forward pass is over: count what a traced batch costs. Does nothing otherwise."""
+        self.caches.end_forward(loss)
         if self._tracer is None:
             return
         tracer, self._tracer = self._tracer, None
@@ -151,7 +162,9 @@ class Session:
         """(FLOPs of this batch under the current plan, FLOPs with everything trained)."""
         self.end_forward()
         self.shapes.book(self._shape)
-        return self.shapes.cost(self._shape, self.plan or self.full_plan), self.full_flops
+        plan = self.plan or self.full_plan
+        cost = partial(self.shapes.cost, self._shape)
+        return cost(plan) + self.caches.end_step(plan, cost), self.full_flops
 
     def cost_per_batch(self, dimension: Dimension, plan: Plan | None = None) -> float:
         """Mean cost of a batch under `plan` (default: the current one), over the shapes so far."""
@@ -177,7 +190,7 @@ class Session:
             )
             self.step_time = StepTimeModel(loads, batches_per_step=batches_per_step)
             self.needs_inputs, self._kept = False, None
-        self._observed[self.plan or self.full_plan] = seconds_per_step
+        self._observed[self.caches.effective(self.plan or self.full_plan)] = seconds_per_step
         self.step_time = self.step_time.fit(list(self._observed.items()))
 
     def before_step(self) -> None:
@@ -225,6 +238,7 @@ class Session:
             dimension=dimension,
             fixed=fixed,
             batches_per_step=batches_per_step,
+            caching=self.caches.terms(loads, is_timed=dimension is Dimension.SECOND),
         )
 
     def apply(self, plan: Plan) -> None:
@@ -238,6 +252,7 @@ class Session:
             self._tracer.stop()
             self._tracer = None
         self.applier.undo()
+        self.caches.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
@@ -249,6 +264,7 @@ class Session:
             "cuttable": dict(self._cuttable),
             "outdated": sorted(self._outdated),
             "step_time": None if self.step_time is None else self.step_time.to_dict(),
+            "caches": self.caches.state_dict(),
             "observed": [(plan.to_dict(), t) for plan, t in self._observed.items()],
         }
 
@@ -274,4 +290,5 @@ class Session:
         self._outdated = set(state["outdated"])
         if state["step_time"] is not None:
             self.step_time = StepTimeModel.from_dict(state["step_time"])
+        self.caches.load_state_dict(state["caches"])
         self._observed = {Plan.from_dict(plan): t for plan, t in state["observed"]}

@@ -18,7 +18,7 @@ from lightning_attnbal.core._level import (
     lora,
 )
 from lightning_attnbal.core._plan import Change, Plan
-from lightning_attnbal.core._problem import Menu, Option, Problem
+from lightning_attnbal.core._problem import Caching, Menu, Option, Problem
 from lightning_attnbal.core._quantity import Dimension, Quantity
 from lightning_attnbal.core._unit import PassCost, Unit, UnitKind, UnitLoad
 
@@ -29,6 +29,7 @@ __all__ = [
     "FULL",
     "LOCAL",
     "Budget",
+    "Caching",
     "Change",
     "Dimension",
     "DimensionError",

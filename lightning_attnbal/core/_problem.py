@@ -48,6 +48,33 @@ class Option:
         check_number("value", self.value)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caching:
+    """What it takes to read a unit's part of a cached prefix instead of running it.
+
+    Args:
+        miss: share of the samples that are run all the same, once the cache is full, in [0, 1].
+        fill: batches that must be run once until it is, in [0, inf).
+        read: cost of reading a batch, in [0, inf).
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> Caching(fill=94).miss
+        0.0
+    """
+
+    miss: float = 0.0
+    fill: float = 0.0
+    read: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("miss", self.miss, low=0, high=1)
+        check_number("fill", self.fill, low=0)
+        check_number("read", self.read, low=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Menu:
     """The mutually exclusive settings of one unit.

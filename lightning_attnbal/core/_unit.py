@@ -130,6 +130,8 @@ class UnitLoad:
         saved_bytes: activations autograd keeps for the backward pass when everything trains.
         parameter_bytes: its parameters.
         optimizer_bytes: optimizer state for its parameters (0 until known).
+        boundary_bytes: what units above it read from it and from those below: the size of a batch
+            in a cache that ends here.
         can_detach: whether its residual branches can be cut.
         predecessors: indices of the units whose output this one reads.
 
@@ -146,5 +148,6 @@ class UnitLoad:
     saved_bytes: int = 0
     parameter_bytes: int = 0
     optimizer_bytes: int = 0
+    boundary_bytes: int = 0
     can_detach: bool = False
     predecessors: tuple[int, ...] = field(default=())

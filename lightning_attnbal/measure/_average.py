@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from lightning_attnbal.core import PassCost, UnitLoad
 
 _AVERAGED = tuple(field.name for field in fields(PassCost) if field.name != "side_source")
-_LARGEST = ("saved_bytes", "parameter_bytes", "optimizer_bytes")
+_LARGEST = ("saved_bytes", "parameter_bytes", "optimizer_bytes", "boundary_bytes")
 
 
 def average_loads(weighted: Sequence[tuple[Sequence[UnitLoad], int]]) -> tuple[UnitLoad, ...]:

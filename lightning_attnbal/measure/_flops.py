@@ -79,6 +79,7 @@ def count_units(
                 ),
                 parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
                 optimizer_bytes=state_bytes(optimizer, parameters) if optimizer else 0,
+                boundary_bytes=placement.boundary_bytes(unit.index),
                 predecessors=placement.predecessors(unit.index),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -150,6 +151,18 @@ class Placement:
         """Units whose output the calls paid by `unit` read."""
         feeds = _NONE.union(*(i.feeds for c in self.calls if c.host == unit for i in c.inputs))
         return tuple(sorted(feeds - {unit}))
+
+    def boundary_bytes(self, unit: int) -> int:
+        """Bytes of the tensors that calls above `unit` read from it and from what is below."""
+        crossing = {
+            (spec.sources, spec.shape, spec.dtype)
+            for call in self.calls
+            if call.host is not None and call.host > unit
+            for i in call.data
+            if i.feeds and max(i.feeds) <= unit
+            for spec in (call.call.leaves[i.position],)
+        }
+        return sum(math.prod(shape) * dtype.itemsize for _, shape, dtype in crossing)
 
     def pass_cost(self, unit: int, measure: Measure) -> PassCost:
         """What `unit` costs, composed from `measure` of the calls it pays for."""

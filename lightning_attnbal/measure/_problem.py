@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_attnbal.core import (
+    CACHED,
     DETACHED,
     FROZEN,
     FULL,
     LOCAL,
+    Caching,
     Dimension,
     Level,
     LevelKind,
@@ -29,6 +31,7 @@ def build_problem(
     dimension: Dimension = Dimension.FLOP,
     fixed: float = 0.0,
     batches_per_step: int = 1,
+    caching: Mapping[str, Caching] | None = None,
 ) -> Problem:
     """The menus of all units, priced and valued.
 
@@ -46,6 +49,8 @@ def build_problem(
         dimension: FLOP or SECOND.
         fixed: cost per step whatever the plan, in [0, inf).
         batches_per_step: batches accumulated per optimizer step, in [1, inf).
+        caching: unit name → what caching it takes; others are not offered to be cached. None:
+            reading costs nothing anywhere.
 
     Raises:
         ValueError: a value names no unit, a level is LoRA, or seconds were not measured.
@@ -73,9 +78,11 @@ def build_problem(
     for load in loads:
         cost = cost_of(load, dimension, batches_per_step)
         value = values.get(load.unit.name)
-        options = (
-            _option(load, cost, level, value) for level in offered if _fits(load, level, value)
-        )
+        terms = Caching() if caching is None else caching.get(load.unit.name)
+        fitting = [level for level in offered if _fits(load, level, value)]
+        options = [_option(load, cost, x, value) for x in fitting if x.kind is not LevelKind.CACHED]
+        if CACHED in fitting and terms is not None:
+            options.append(_cached(cost, terms, batches_per_step))
         menus.append(Menu(load.unit.name, tuple(options)))
     memory = float(sum(load.parameter_bytes for load in loads))
     return Problem(tuple(menus), fixed=fixed, fixed_memory=memory)
@@ -85,6 +92,14 @@ def _fits(load: UnitLoad, level: Level, value: float | None) -> bool:
     if level in {DETACHED, LOCAL} and not load.can_detach:
         return False
     return not level.is_trained or (value is not None and load.unit.num_parameters > 0)
+
+
+def _cached(cost: PassCost, terms: Caching, batches_per_step: int) -> Option:
+    return Option(
+        level=CACHED,
+        cost=terms.miss * cost.forward + terms.read * batches_per_step,
+        once=cost.forward / batches_per_step * terms.fill,
+    )
 
 
 def _option(load: UnitLoad, cost: PassCost, level: Level, value: float | None) -> Option:

@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -86,10 +87,15 @@ def resident() -> int:
     return int(pages) * os.sysconf("SC_PAGESIZE")
 
 
+@cache
+def given(dtype: torch.dtype) -> Tensor:
+    """Some rows, made once, so that they do not count as growth."""
+    return torch.randn(8 * BATCH, *SHAPE, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
 def fill(space: Space, num_rows: int, dtype: torch.dtype = torch.float16) -> list[float]:
     """Store rows, batch by batch; seconds of each batch."""
-    source = torch.randn(8 * BATCH, *SHAPE, generator=torch.Generator().manual_seed(0)).to(dtype)
-    seconds = []
+    source, seconds = given(dtype), []
     for start in range(0, num_rows, BATCH):
         size = min(BATCH, num_rows - start)
         rows = [[source[(start + i) % len(source)]] for i in range(size)]
@@ -138,16 +144,16 @@ def speed(what: str, seconds: Sequence[float]) -> Speed:
 def ram_speeds(repeats: int) -> list[Speed]:
     """Writing to and reading from RAM."""
     speeds = []
-    for encoding, given in ENCODINGS.items():
+    for encoding, dtype in ENCODINGS.items():
         with ActivationStore(ram="1GiB", dtype=encoding) as store:
-            fill(store.space("warm up"), NUM_ROWS, given)  # pages the process never had are slow
+            fill(store.space("warm up"), NUM_ROWS, dtype)  # pages the process never had are slow
             store.drop("warm up")
             space = store.space("cut")
             name = f"RAM, {encoding}"
-            speeds.append(speed(f"{name}: write {given}", fill(space, NUM_ROWS, given)))
+            speeds.append(speed(f"{name}: write {dtype}", fill(space, NUM_ROWS, dtype)))
             speeds += [
-                speed(f"{name}: read into {dtype}", epochs(space, dtype, repeats))
-                for dtype in (torch.float16, torch.float32)
+                speed(f"{name}: read into {out}", epochs(space, out, repeats))
+                for out in (torch.float16, torch.float32)
             ]
     return speeds
 

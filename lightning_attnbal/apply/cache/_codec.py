@@ -166,15 +166,20 @@ class Codec:
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
         self._layouts: dict[tuple[object, ...], Layout] = {}
+        self._by_leaves: dict[tuple[Leaf, ...], Layout] = {}
 
     def layout(self, row: Sequence[Tensor], *, exact: bool = False) -> Layout:
         """How `row` would be stored; with `exact`, bit for bit."""
         key = (exact, *((tensor.shape, tensor.dtype, tensor.layout) for tensor in row))
         found = self._layouts.get(key)
         if found is None:
-            found = Layout([self._leaf(tensor, exact=exact) for tensor in row])
+            found = self.shared(Layout([self._leaf(tensor, exact=exact) for tensor in row]))
             self._layouts[key] = found
         return found
+
+    def shared(self, layout: Layout) -> Layout:
+        """The one of all equal layouts."""
+        return self._by_leaves.setdefault(layout.leaves, layout)
 
     def _leaf(self, tensor: Tensor, *, exact: bool) -> Leaf:
         if tensor.dtype not in NAMES or tensor.layout is not torch.strided:

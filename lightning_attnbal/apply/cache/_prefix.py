@@ -96,6 +96,23 @@ class PrefixCache:
         return self._shelf.counts
 
     @property
+    def wanted(self) -> tuple[str, ...]:
+        """The units that `engage` named last."""
+        return self._wanted
+
+    def num_rows(self, names: Sequence[str]) -> int:
+        """How many samples are stored for a prefix, with its weights as they are now."""
+        cut = self._cuts.get(tuple(names))
+        if cut is None or not cut.space or cut.current_marks() != cut.marks:
+            return 0
+        return len(self.store.space(cut.space))
+
+    @property
+    def num_step_rows(self) -> int:
+        """Samples that went through the engaged prefix in this step."""
+        return self._step_rows
+
+    @property
     def engaged(self) -> tuple[str, ...]:
         """The units that are cached now."""
         return () if self._cut is None or self._is_refused(self._cut) else self._cut.names

@@ -210,7 +210,8 @@ class RowTable:
             return
         self._dtypes = sealed.dtypes or self._dtypes
         self._saw_error(sealed.error)
-        for key, offset, layout, crc in sealed.rows:
+        for key, offset, one, crc in sealed.rows:
+            layout = self._codec.shared(one)
             cost = self._index.cost(key, layout)
             if key not in self._index and self._tiers.fits_index(cost):
                 self._index.add(key, Row(slab, offset, layout, crc))

@@ -1,6 +1,10 @@
-"""What the tests of the store share: keys, rows, reading a row back."""
+"""What the tests of the store share: keys, rows, reading a row back, folders of earlier runs."""
 
 import torch
+
+from lightning_attnbal.apply.cache._store import ActivationStore
+
+KIB = 2**10
 
 
 def key(i):
@@ -30,3 +34,29 @@ def found(space, keys, values):
         if row is not None:
             assert all(torch.equal(a, b) for a, b in zip(row, given, strict=True))
     return sum(row is not None for row in kept)
+
+
+KEYS, ROWS = rows(40, 64, 64, dtype=torch.float16)  # 8 KiB each
+
+
+def on_disk(folder, **options):
+    return ActivationStore(ram=0, disk="8MiB", folder=folder, **options)
+
+
+def kept(folder, **options):
+    """A folder in which an earlier run left its rows."""
+    with on_disk(folder, keep=True, **options) as store:
+        assert store.space("cut").put(KEYS, ROWS) == len(KEYS)
+    return folder
+
+
+def files(folder, suffix):
+    return sorted(folder.rglob(f"*{suffix}"))
+
+
+def spoil(path, at):
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))

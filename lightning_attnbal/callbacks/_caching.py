@@ -1,0 +1,181 @@
+"""What caching a prefix costs and saves in this run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_attnbal.apply.cache import ActivationStore, CacheSettings, PrefixCache
+from lightning_attnbal.core import CACHED, FROZEN, Caching, Plan, Unit, UnitLoad
+
+_LEAST_ROOM = 0.5  # of an epoch; with less, most samples would be computed all the same
+_BYTES_PER_SECOND = 1e9  # read from memory, until it was measured
+_FEW_BYTES = 2**24  # read before a bandwidth is believed
+_WIDTHS = {"exact": 1.0, "float32": 1.0, "float16": 0.5, "bfloat16": 0.5, "int8": 0.25}
+
+
+class Caches:
+    """The prefix cache of a run, its account and its terms; inert without settings.
+
+    Args:
+        model: the model in training.
+        units: its units.
+        settings: how to cache; None: not at all.
+
+    Attributes:
+        epoch_batches: batches per epoch, None if the data has no known length.
+        flops_saved: what would have been spent on samples that were read.
+        is_reading: whether most samples of the last step were read.
+    """
+
+    def __init__(
+        self, model: nn.Module, units: Sequence[Unit], settings: CacheSettings | None
+    ) -> None:
+        self._settings = settings
+        self.store: ActivationStore | None = None
+        self.prefix: PrefixCache | None = None
+        if settings is not None:
+            self.store = settings.open()
+            every = settings.audit_every
+            self.prefix = PrefixCache(model, units, self.store, audit_every=every)
+        self.epoch_batches: int | None = None
+        self.flops_saved = 0.0
+        self.is_reading = False
+        self._rows, self._batches = 0, 0
+        self._thawed: dict[Plan, Plan] = {}
+
+    # -- as the run goes on ------------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """An epoch starts."""
+        if self.prefix is not None:
+            self.prefix.begin_epoch()
+
+    def begin_step(self) -> None:
+        """A batch starts."""
+        if self.prefix is not None:
+            self.prefix.begin_step()
+
+    def end_forward(self, loss: Tensor | None) -> None:
+        """Its loss is known."""
+        if self.prefix is not None:
+            self.prefix.end_forward(loss)
+
+    def end_backward(self) -> None:
+        """Its gradients are there."""
+        if self.prefix is not None:
+            self.prefix.end_backward()
+
+    def end_step(self, plan: Plan, cost: Callable[[Plan], float]) -> float:
+        """What the batch cost beyond `cost(plan)`, in FLOPs: samples run, results compared."""
+        if self.prefix is None or not _cached(plan):
+            self.is_reading = False
+            return 0.0
+        share = self.prefix.computed_share
+        self.is_reading = share < 0.5
+        if self.prefix.num_step_rows:
+            self._rows += self.prefix.num_step_rows
+            self._batches += 1
+        skipped = cost(self.thawed(plan)) - cost(plan)
+        self.flops_saved += (1 - share) * skipped
+        trial = 0.0
+        if self.prefix.num_trials:
+            at_rest = Plan({name: CACHED if plan[name] == CACHED else FROZEN for name in plan})
+            trial = self.prefix.num_trials * cost(at_rest)
+        return share * skipped + trial
+
+    def close(self) -> None:
+        """Give memory and files back."""
+        if self.store is not None:
+            self.store.close()
+
+    # -- what it takes -----------------------------------------------------------------------
+
+    def thawed(self, plan: Plan) -> Plan:
+        """The plan with cached units frozen: what runs while the cache fills."""
+        if plan not in self._thawed:
+            levels = {name: FROZEN if plan[name] == CACHED else plan[name] for name in plan}
+            self._thawed[plan] = Plan(levels)
+        return self._thawed[plan]
+
+    def effective(self, plan: Plan) -> Plan:
+        """What the last step really did: the plan, or its thawed form if samples were run."""
+        return plan if self.is_reading or not _cached(plan) else self.thawed(plan)
+
+    def fill_left(self, plan: Plan) -> float:
+        """Batches that must still be run once until the cache of this plan is full."""
+        names = _cached(plan)
+        return self._fill(names) if names else 0.0
+
+    def why_refused(self, plan: Plan | None) -> str | None:
+        """Why this plan's prefix turned out not to be cacheable, if so."""
+        names = () if plan is None else _cached(plan)
+        return self.prefix.why_not(names) if self.prefix is not None and names else None
+
+    def terms(self, loads: Sequence[UnitLoad], *, is_timed: bool) -> dict[str, Caching]:
+        """By unit, what caching it takes; units that cannot be cached are missing.
+
+        Args:
+            loads: forward order.
+            is_timed: whether costs are seconds, so that reading has one.
+        """
+        if self.prefix is None or self.store is None or not self.epoch_batches:
+            return {}
+        names = [load.unit.name for load in loads]
+        rooms = [self._room(load) for load in loads]
+        deepest = max(
+            (
+                i + 1
+                for i, room in enumerate(rooms)
+                if room >= _LEAST_ROOM and self.prefix.why_not(names[: i + 1]) is None
+            ),
+            default=0,
+        )
+        speed = self._bytes_per_second()
+        terms, before = {}, 0
+        for i, load in enumerate(loads[:deepest]):
+            more = max(0, load.boundary_bytes - before)
+            before = load.boundary_bytes
+            terms[load.unit.name] = Caching(
+                miss=max(0.0, 1.0 - rooms[i]),
+                fill=self._fill(names[: i + 1]),
+                read=more / speed if is_timed else 0.0,
+            )
+        return terms
+
+    def _fill(self, names: Sequence[str]) -> float:
+        if self.prefix is None or not self.epoch_batches:
+            return 0.0
+        per_batch = self._rows / self._batches if self._batches else 1.0
+        return max(0.0, self.epoch_batches - self.prefix.num_rows(names) / per_batch)
+
+    def _room(self, load: UnitLoad) -> float:
+        """Share of an epoch that fits into the store, cut above this unit."""
+        assert self.store is not None
+        assert self.epoch_batches is not None
+        needed = load.boundary_bytes * self.epoch_batches * _WIDTHS[self.store.dtype]
+        return min(1.0, self.store.capacity / needed) if needed else 1.0
+
+    def _bytes_per_second(self) -> float:
+        assert self.store is not None
+        stats = self.store.stats
+        if stats.bytes_read < _FEW_BYTES:
+            return _BYTES_PER_SECOND
+        return stats.bytes_read / stats.seconds_read
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint; what is stored is not part of it."""
+        return {"flops_saved": self.flops_saved, "rows": self._rows, "batches": self._batches}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.flops_saved = float(state["flops_saved"])
+        self._rows, self._batches = int(state["rows"]), int(state["batches"])
+
+
+def _cached(plan: Plan) -> tuple[str, ...]:
+    return tuple(name for name in plan if plan[name] == CACHED)
