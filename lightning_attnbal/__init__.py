@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_attnbal.allocate import frontier, solve
+    from lightning_attnbal.apply import CacheSettings
     from lightning_attnbal.callbacks import AttentionBalancer
     from lightning_attnbal.core import Budget, Level, Plan, Quantity, Unit
     from lightning_attnbal.measure import discover_units, profile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttentionBalancer",
     "Budget",
+    "CacheSettings",
     "Level",
     "Plan",
     "Quantity",
@@ -35,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "allocate": ("frontier", "solve"),
+    "apply": ("CacheSettings",),
     "callbacks": ("AttentionBalancer",),
     "core": ("Budget", "Level", "Plan", "Quantity", "Unit"),
     "measure": ("discover_units", "profile"),

@@ -87,6 +87,7 @@ class QuickstartConfig:
     lr: LearningRates = MISSING
     encoder: str | None = MISSING
     budget: str = MISSING
+    control_budget: str | None = MISSING
     max_epochs: int = MISSING
     seed: int = MISSING
     out_dir: str = MISSING
@@ -150,10 +151,9 @@ def compare(config: QuickstartConfig, console: Console) -> list[Outcome]:
     plot_plan(balanced.events, out / "plan.png")
     print_summary(balanced.events, console)
 
-    control = AttentionBalancer(
-        budget=_same_cost(balanced), allocator=FullAllocator(), seed=config.seed
-    )
-    console.rule(f"everything trained, for the same cost: {control.budget}")
+    allowed = config.control_budget or _same_cost(balanced)
+    control = AttentionBalancer(budget=allowed, allocator=FullAllocator(), seed=config.seed)
+    console.rule(f"everything trained, for fewer steps: {control.budget}")
     _, second = run_arm("full", config, data, control, config.lr.full)
     outcomes = [first, second]
     (out / "results.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=2) + "\n")

@@ -12,7 +12,7 @@ from lightning_attnbal.allocate import (
     RandomAllocator,
     UniformAllocator,
 )
-from lightning_attnbal.apply import PlanApplier
+from lightning_attnbal.apply import ActivationStore, PlanApplier, PrefixCache
 from lightning_attnbal.core import Unit
 from lightning_attnbal.measure import GradientUpdateMeter, UnitTracer
 
@@ -31,4 +31,9 @@ METERS: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
 
 APPLIERS: dict[type, Callable[[nn.Module, Sequence[Unit]], PlanApplier]] = {
     PlanApplier: PlanApplier,
+}
+
+CACHES: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
+    ActivationStore: lambda model, units: ActivationStore(ram="1MiB"),
+    PrefixCache: lambda model, units: PrefixCache(model, units, ActivationStore(ram="1MiB")),
 }

@@ -41,6 +41,7 @@ class LastKAllocator(Allocator):
 
     Args:
         k: trained units, in [1, inf); more than there are means all.
+        caches: whether what is below them is cached where menus allow it, rather than frozen.
 
     Raises:
         ValueError: `k` is out of range.
@@ -55,6 +56,7 @@ class LastKAllocator(Allocator):
     """
 
     k: int
+    caches: bool = False
 
     def __post_init__(self) -> None:
         check_integer("k", self.k, low=1)
@@ -62,7 +64,8 @@ class LastKAllocator(Allocator):
     @override
     def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
         units = trainable(problem)[-self.k :]
-        return Choice(levels=train_only(problem, units), method=f"last {self.k}")
+        levels = train_only(problem, units, caches=self.caches)
+        return Choice(levels=levels, method=f"last {self.k}{', cached' if self.caches else ''}")
 
 
 @dataclass(frozen=True, slots=True)

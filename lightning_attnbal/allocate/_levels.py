@@ -25,10 +25,10 @@ def trainable(problem: Problem) -> list[int]:
     return [k for k, menu in enumerate(problem.menus) if trained_level(menu) is not None]
 
 
-def train_only(problem: Problem, units: Collection[int]) -> Levels:
+def train_only(problem: Problem, units: Collection[int], *, caches: bool = False) -> Levels:
     """The plan that trains `units` as much as their menus allow, and no other.
 
-    The rest is frozen; where a menu lacks that, detached above the lowest trained unit and cached
+    The rest is frozen, with `caches` cached below the lowest one if all menus there allow it; where a menu lacks that, detached above the lowest trained unit and cached
     below it.
 
     Raises:
@@ -40,11 +40,17 @@ def train_only(problem: Problem, units: Collection[int]) -> Levels:
         >>> problem = Problem(tuple(Menu(f"layer.{i}", menu) for i in range(3)))
         >>> [str(level) for level in train_only(problem, {2})]
         ['frozen', 'frozen', 'full']
+        >>> menu = (*menu, Option(level=CACHED, cost=0))
+        >>> problem = Problem(tuple(Menu(f"layer.{i}", menu) for i in range(3)))
+        >>> [str(level) for level in train_only(problem, {1}, caches=True)]
+        ['cached', 'full', 'frozen']
     """
     lowest = min(units, default=len(problem.menus))
+    below = problem.menus[:lowest]
+    caches = caches and all(any(o.level == CACHED for o in menu.options) for menu in below)
     levels = []
     for k, menu in enumerate(problem.menus):
-        resting = (FROZEN, DETACHED if k > lowest else CACHED)
+        resting = (FROZEN, DETACHED) if k > lowest else (FROZEN, CACHED)[:: -1 if caches else 1]
         wanted = [trained_level(menu)] if k in units else resting
         level = next((o.level for w in wanted for o in menu.options if o.level == w), None)
         if level is None:

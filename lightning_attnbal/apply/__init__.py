@@ -1,6 +1,22 @@
-"""Plan -> model: freeze and detach units of any PyTorch model; always undoable."""
+"""Plan -> model: cache, freeze and detach units of any PyTorch model; always undoable."""
 
 from lightning_attnbal.apply._applier import PlanApplier
 from lightning_attnbal.apply._detach import can_detach, why_not_detachable
+from lightning_attnbal.apply.cache import (
+    ActivationStore,
+    CacheCounts,
+    CacheSettings,
+    PrefixCache,
+    StoreStats,
+)
 
-__all__ = ["PlanApplier", "can_detach", "why_not_detachable"]
+__all__ = [
+    "ActivationStore",
+    "CacheCounts",
+    "CacheSettings",
+    "PlanApplier",
+    "PrefixCache",
+    "StoreStats",
+    "can_detach",
+    "why_not_detachable",
+]

@@ -320,6 +320,7 @@ class AttentionBalancer(pl.Callback):
         if self._run is None or self._record is None:
             return
         run = self._run
+        self._record.cached(run, epoch=trainer.current_epoch)
         if run.finished or run.is_calibrating or run.ledger.remaining_batches == 0:
             return
         decision = run.decide(trainer.current_epoch, "epoch end")

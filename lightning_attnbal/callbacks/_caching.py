@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -104,10 +105,15 @@ class Caches:
         """What the last step really did: the plan, or its thawed form if samples were run."""
         return plan if self.is_reading or not _cached(plan) else self.thawed(plan)
 
-    def fill_left(self, plan: Plan) -> float:
-        """Batches that must still be run once until the cache of this plan is full."""
+    def fill_left(self, plan: Plan, forwards: Mapping[str, float]) -> float:
+        """Batches that must still be run through the prefix once until its cache is full.
+
+        Args:
+            plan: its cached units are the prefix.
+            forwards: unit name → cost of its forward pass, forward order.
+        """
         names = _cached(plan)
-        return self._fill(names) if names else 0.0
+        return self._fill(names, forwards) if names else 0.0
 
     def why_refused(self, plan: Plan | None) -> str | None:
         """Why this plan's prefix turned out not to be cacheable, if so."""
@@ -134,22 +140,29 @@ class Caches:
             default=0,
         )
         speed = self._bytes_per_second()
-        terms, before = {}, 0
-        for i, load in enumerate(loads[:deepest]):
-            more = max(0, load.boundary_bytes - before)
-            before = load.boundary_bytes
-            terms[load.unit.name] = Caching(
+        forwards = {load.unit.name: load.flops.forward for load in loads}
+        return {
+            load.unit.name: Caching(
                 miss=max(0.0, 1.0 - rooms[i]),
-                fill=self._fill(names[: i + 1]),
-                read=more / speed if is_timed else 0.0,
+                fill=self._fill(names[: i + 1], forwards),
+                read=load.boundary_bytes / speed if is_timed else 0.0,
             )
-        return terms
+            for i, load in enumerate(loads[:deepest])
+        }
 
-    def _fill(self, names: Sequence[str]) -> float:
+    def _fill(self, names: Sequence[str], forwards: Mapping[str, float]) -> float:
+        """Batches to run through all of these units, shallower rows that are stored counted in."""
         if self.prefix is None or not self.epoch_batches:
             return 0.0
         per_batch = self._rows / self._batches if self._batches else 1.0
-        return max(0.0, self.epoch_batches - self.prefix.num_rows(names) / per_batch)
+        stored = [self.prefix.num_rows(names[: i + 1]) / per_batch for i in range(len(names))]
+        missing = max(0.0, self.epoch_batches - stored[-1])
+        sums = list(accumulate(forwards[name] for name in names))
+        if not sums[-1]:
+            return 0.0
+        pairs = zip(stored[:-1], sums[:-1], strict=True)
+        spared = max((min(n, missing) * forward for n, forward in pairs), default=0.0)
+        return missing - spared / sums[-1]
 
     def _room(self, load: UnitLoad) -> float:
         """Share of an epoch that fits into the store, cut above this unit."""

@@ -11,6 +11,7 @@ from typing import Any
 from lightning_attnbal.callbacks._decision import changes
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.tracking import (
+    CacheUsed,
     ContributionMeasured,
     CostSpent,
     Environment,
@@ -101,9 +102,35 @@ class RunRecord:
             )
         )
 
+    def cached(self, run: Run, *, epoch: int) -> None:
+        """What the prefix cache did so far, if there is one."""
+        caches = run.session.caches
+        if caches.prefix is None or caches.store is None:
+            return
+        counts, stats = caches.prefix.counts, caches.store.stats
+        refused = (f"{units[-1]}: {why}" for units, why in caches.prefix.refused.items())
+        self._recorder.record(
+            CacheUsed(
+                step=run.num_steps,
+                epoch=epoch,
+                rows=counts.rows,
+                rows_read=counts.rows_read,
+                stored_rows=stats.rows,
+                ram_bytes=stats.ram_bytes,
+                disk_bytes=stats.disk_bytes,
+                bytes_read=stats.bytes_read,
+                seconds_read=stats.seconds_read,
+                flops_saved=caches.flops_saved,
+                audits=counts.audits,
+                largest_error=counts.largest_error,
+                problems=(*stats.problems, *refused),
+            )
+        )
+
     def end(self, run: Run, *, epoch: int, learning_rate: float) -> None:
         """The last account, and why the run ended."""
         self.spent(run, epoch=epoch, learning_rate=learning_rate)
+        self.cached(run, epoch=epoch)
         limit = run.ledger.limit
         self._recorder.record(
             RunEnded(

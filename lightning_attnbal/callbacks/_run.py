@@ -39,6 +39,10 @@ class Run:
         num_steps: optimizer steps taken.
         plan_steps_left: steps the plan in force is still meant for, None if to the end.
         planned: what the plans in force predicted for the steps taken, in the budget's dimension.
+        once_left: what is still to be paid of the one-off cost of the plan in force, as planned.
+        once_per_step: how much of it a step pays.
+        reached: the largest `progress` so far: a plan that uses up more of the budget must not make
+            the learning rate rise again.
         finished: why the budget ended the run, empty while it has not.
     """
 
@@ -54,6 +58,9 @@ class Run:
     num_steps: int = 0
     plan_steps_left: int | None = None
     planned: float = 0.0
+    once_left: float = 0.0
+    once_per_step: float = 0.0
+    reached: float = 0.0
     finished: str = ""
 
     def __post_init__(self) -> None:
@@ -70,7 +77,7 @@ class Run:
         if not self.ledger.batches:
             return math.nan
         plan = self.session.plan or self.session.full_plan
-        filling = self.session.caches.fill_left(plan)
+        filling = self.session.fill_left(plan)
         steady = self._cost_of_batch(plan)
         left = self.ledger.remaining_batches
         if not filling or not left:
@@ -93,7 +100,7 @@ class Run:
         """Share of the run that is over, in [0, 1]."""
         if self.finished:
             return 1.0
-        return self.ledger.progress(self.cost_per_batch)
+        return max(self.reached, self.ledger.progress(self.cost_per_batch))
 
     @property
     def is_calibrating(self) -> bool:
@@ -119,6 +126,7 @@ class Run:
         self._change_pace(was_reading=was)
         self.ledger.charge(flops=flops, full_flops=full)
         self.ledger.seconds = self.clock.lap()
+        self.reached = self.progress
         if not stepped:
             return None
         if self.is_sampled:
@@ -169,6 +177,8 @@ class Run:
         )
         self.history.append(decision)
         self.plan_steps_left = self._steps_until_next(plan)
+        self.once_left = self._one_off(plan)
+        self.once_per_step = self.once_left / (self.steps_per_epoch or 1)
         if not plan.same_levels(before):
             old = self._predicted(self.session.caches.effective(before or self.session.full_plan))
             self.session.apply(plan)
@@ -176,6 +186,14 @@ class Run:
             self.session.caches.is_reading = False
         self.clock.pause()
         return decision
+
+    def _one_off(self, plan: Plan) -> float:
+        """What filling the cache of a plan costs."""
+        batches = self.session.fill_left(plan)
+        if not batches:
+            return 0.0
+        thawed = self.session.caches.thawed(plan)
+        return batches * (self._predicted(thawed) - self._predicted(plan))
 
     def _steps_until_next(self, plan: Plan) -> int | None:
         """After how many steps to decide again.
@@ -249,11 +267,9 @@ class Run:
 
     def _planned_step(self) -> float:
         """What the plan in force was expected to cost this step when it was decided."""
-        plan = self.history[-1].plan
-        if not self.session.caches.fill_left(plan):
-            return plan.cost_per_step
-        extra = self._predicted(self.session.caches.thawed(plan)) - self._predicted(plan)
-        return plan.cost_per_step + extra * self.batches_per_step
+        paid = min(self.once_left, self.once_per_step)
+        self.once_left -= paid
+        return self.history[-1].plan.cost_per_step + paid
 
     def _calibration_end(self) -> int:
         """Calibration takes at most a twentieth of the budget, and at least one step."""
@@ -286,6 +302,8 @@ class Run:
             "num_steps": self.num_steps,
             "plan_steps_left": self.plan_steps_left,
             "planned": self.planned,
+            "once": (self.once_left, self.once_per_step),
+            "reached": self.reached,
             "finished": self.finished,
         }
 
@@ -299,6 +317,8 @@ class Run:
         self.num_steps = int(state["num_steps"])
         self.plan_steps_left = state["plan_steps_left"]
         self.planned = float(state["planned"])
+        self.once_left, self.once_per_step = map(float, state["once"])
+        self.reached = float(state["reached"])
         self.finished = str(state["finished"])
         self.session.needs_inputs &= self.session.step_time is None
         if self.history:

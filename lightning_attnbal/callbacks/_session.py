@@ -166,6 +166,11 @@ class Session:
         cost = partial(self.shapes.cost, self._shape)
         return cost(plan) + self.caches.end_step(plan, cost), self.full_flops
 
+    def fill_left(self, plan: Plan) -> float:
+        """Batches that must still be run through the plan's prefix until its cache is full."""
+        forwards = {load.unit.name: load.flops.forward for load in self.shapes.loads}
+        return self.caches.fill_left(plan, forwards)
+
     def cost_per_batch(self, dimension: Dimension, plan: Plan | None = None) -> float:
         """Mean cost of a batch under `plan` (default: the current one), over the shapes so far."""
         plan = plan or self.plan or self.full_plan

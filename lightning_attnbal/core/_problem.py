@@ -18,7 +18,8 @@ class Option:
         cost: what it costs per step in any case, in [0, inf).
         cost_above: what it costs *more* when some unit below trains (dX through the unit), in [0,
             inf).
-        once: what it costs in addition, once, over the first steps (filling a cache), in [0, inf).
+        once: what it costs in addition, once, over the first steps (filling a cache), finite; the
+            sum over a plan counts, and a unit's part may be negative.
         value: contribution of training the unit at this level for a step, in loss units, finite.
         memory: bytes it needs in any case, in [0, inf).
         memory_above: bytes it needs more when some unit below trains, in [0, inf).
@@ -43,18 +44,19 @@ class Option:
     memory_above: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("cost", "cost_above", "once", "memory", "memory_above"):
+        for name in ("cost", "cost_above", "memory", "memory_above"):
             check_number(name, getattr(self, name), low=0)
+        check_number("once", self.once)
         check_number("value", self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
-    """What it takes to read a unit's part of a cached prefix instead of running it.
+    """What it takes to read the prefix that ends with a unit instead of running it.
 
     Args:
         miss: share of the samples that are run all the same, once the cache is full, in [0, 1].
-        fill: batches that must be run once until it is, in [0, inf).
+        fill: batches that must be run through the whole prefix once until it is, in [0, inf).
         read: cost of reading a batch, in [0, inf).
 
     Raises:

@@ -75,6 +75,7 @@ def build_problem(
         msg = f"Expected `levels` to be among {known}, but got {', '.join(lora)}."
         raise ValueError(msg)
     menus = []
+    prefix = _Prefix(batches_per_step)
     for load in loads:
         cost = cost_of(load, dimension, batches_per_step)
         value = values.get(load.unit.name)
@@ -82,7 +83,7 @@ def build_problem(
         fitting = [level for level in offered if _fits(load, level, value)]
         options = [_option(load, cost, x, value) for x in fitting if x.kind is not LevelKind.CACHED]
         if CACHED in fitting and terms is not None:
-            options.append(_cached(cost, terms, batches_per_step))
+            options.append(prefix.add(cost, terms))
         menus.append(Menu(load.unit.name, tuple(options)))
     memory = float(sum(load.parameter_bytes for load in loads))
     return Problem(tuple(menus), fixed=fixed, fixed_memory=memory)
@@ -94,12 +95,27 @@ def _fits(load: UnitLoad, level: Level, value: float | None) -> bool:
     return not level.is_trained or (value is not None and load.unit.num_parameters > 0)
 
 
-def _cached(cost: PassCost, terms: Caching, batches_per_step: int) -> Option:
-    return Option(
-        level=CACHED,
-        cost=terms.miss * cost.forward + terms.read * batches_per_step,
-        once=cost.forward / batches_per_step * terms.fill,
-    )
+class _Prefix:
+    """Splits what a cached prefix costs over its units.
+
+    A prefix costs miss · F + read per batch and fill · F once, F the forward pass of all of it; a
+    unit's part is the difference to the prefix that ends below it, for costs per batch at least 0.
+    """
+
+    def __init__(self, batches_per_step: int) -> None:
+        self._times = batches_per_step
+        self._forward, self._cost, self._once = 0.0, 0.0, 0.0
+
+    def add(self, cost: PassCost, terms: Caching) -> Option:
+        """The next unit's part."""
+        self._forward += cost.forward
+        cost_now = terms.miss * self._forward + terms.read * self._times
+        once_now = terms.fill * self._forward / self._times
+        option = Option(
+            level=CACHED, cost=max(0.0, cost_now - self._cost), once=once_now - self._once
+        )
+        self._cost, self._once = max(cost_now, self._cost), once_now
+        return option
 
 
 def _option(load: UnitLoad, cost: PassCost, level: Level, value: float | None) -> Option:

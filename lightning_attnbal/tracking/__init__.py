@@ -3,7 +3,7 @@
 from lightning_attnbal.tracking._environment import Environment
 from lightning_attnbal.tracking._event import FORMAT_VERSION, Event
 from lightning_attnbal.tracking._events import (
-    Calibrated,
+    CacheUsed,
     ContributionMeasured,
     CostSpent,
     LoadMeasured,
@@ -20,7 +20,7 @@ from lightning_attnbal.tracking._timeline import Span, Timeline, build_timeline
 
 __all__ = [
     "FORMAT_VERSION",
-    "Calibrated",
+    "CacheUsed",
     "ContributionMeasured",
     "CostSpent",
     "Environment",

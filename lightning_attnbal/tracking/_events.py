@@ -96,27 +96,44 @@ class LoadMeasured(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrated(Event):
-    """A cost model was fitted to measured steps.
+class CacheUsed(Event):
+    """What the prefix cache did. Totals of the run, so a lost event loses nothing.
 
     Args:
-        num_steps: steps it was fitted to.
-        coefficients: name → value, such as "seconds_per_flop".
-        relative_error: mean |predicted - measured| / measured over those steps.
-        cost: what the calibration itself cost.
+        rows: samples that went through a cached prefix.
+        rows_read: those that were read instead of computed.
+        stored_rows: samples in the store now.
+        ram_bytes: memory they take.
+        disk_bytes: files they take.
+        bytes_read: as stored.
+        seconds_read: wall time of reading.
+        flops_saved: what computing the samples that were read would have cost.
+        audits: batches computed although they were stored, to compare.
+        largest_error: of a stored row, relative to its largest entry.
+        problems: what the store or the cache could not do, as text.
 
     Example:
-        >>> rate = {"seconds_per_flop": 1e-12}
-        >>> Calibrated(num_steps=8, coefficients=rate, relative_error=0.03, cost=0.4).kind
-        'calibrated'
+        >>> used = CacheUsed(
+        ...     rows=96, rows_read=64, stored_rows=32, ram_bytes=2**20, disk_bytes=0,
+        ...     bytes_read=2**21, seconds_read=0.002, flops_saved=3e9, audits=1, largest_error=0.0,
+        ... )
+        >>> used.rows_read / used.rows, Event.from_json(used.to_json()) == used
+        (0.6666666666666666, True)
     """
 
-    kind: ClassVar[str] = "calibrated"
+    kind: ClassVar[str] = "cache_used"
 
-    num_steps: int
-    coefficients: Mapping[str, float]
-    relative_error: float
-    cost: float
+    rows: int
+    rows_read: int
+    stored_rows: int
+    ram_bytes: int
+    disk_bytes: int
+    bytes_read: int
+    seconds_read: float
+    flops_saved: float
+    audits: int
+    largest_error: float
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

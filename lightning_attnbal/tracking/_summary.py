@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lightning_attnbal.tracking._event import Event
 from lightning_attnbal.tracking._events import (
+    CacheUsed,
     ContributionMeasured,
     LoadMeasured,
     RunEnded,
@@ -57,6 +58,8 @@ def _headline(events: Sequence[Event], timeline: Timeline) -> str:
     parts = [f"{timeline.budget}: {timeline.spent_text}"]
     if not math.isnan(timeline.planned):
         parts.append(f"planned {timeline.planned / timeline.limit:.1%}")
+    used = [event for event in events if isinstance(event, CacheUsed) and event.rows]
+    parts += [f"cache read {event.rows_read / event.rows:.0%} of its rows" for event in used[-1:]]
     parts += [event.why for event in events if isinstance(event, RunEnded)]
     return " · ".join(parts)
 

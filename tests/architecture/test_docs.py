@@ -2,13 +2,17 @@
 
 import inspect
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import iter_modules, walk_packages
 
 import pytest
 
 import lightning_attnbal
 
-PACKAGES = [module.name for module in iter_modules(lightning_attnbal.__path__) if module.ispkg]
+PACKAGES = [
+    module.name.removeprefix("lightning_attnbal.")
+    for module in walk_packages(lightning_attnbal.__path__, "lightning_attnbal.")
+    if module.ispkg
+]
 SHOWN = {"core", "allocate", "measure"}
 
 
@@ -32,7 +36,8 @@ def test_package_lists_each_public_name_once(package):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_modules_are_private(package):
     module = import_module(f"lightning_attnbal.{package}")
-    assert [m.name for m in iter_modules(module.__path__) if not m.name.startswith("_")] == []
+    modules = (m for m in iter_modules(module.__path__) if not m.ispkg)
+    assert [m.name for m in modules if not m.name.startswith("_")] == []
 
 
 def test_every_public_name_has_a_docstring_of_its_own():

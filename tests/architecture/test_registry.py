@@ -20,7 +20,7 @@ from lightning_attnbal.core import (
     Unit,
     UnitKind,
 )
-from tests.registry import ALLOCATORS, APPLIERS, METERS
+from tests.registry import ALLOCATORS, APPLIERS, CACHES, METERS
 
 
 def public_classes(package):
@@ -68,7 +68,7 @@ def test_every_public_meter_is_registered():
 
 
 def test_every_public_applier_is_registered():
-    assert acting_classes(apply) == set(APPLIERS)
+    assert acting_classes(apply) == set(APPLIERS) | set(CACHES)
 
 
 @pytest.mark.parametrize("kind", ALLOCATORS, ids=lambda kind: kind.__name__)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_attnbal.apply.cache._identity import Rows
 from lightning_attnbal.apply.cache._order import Skippable
 from lightning_attnbal.apply.cache._outputs import Leaf, Result
 from lightning_attnbal.apply.cache._pass import Place
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
-from lightning_attnbal.core import Unit
+from lightning_attnbal.apply.cache._state import State
 
 _MOST_LAYOUTS = 256
+_MOST_RESTLESS = 2  # passes that may change something: caches are filled on first use
+_MOST_VERSIONS = 4  # beyond one in ten calls
 
 _UNCLEAR = -1
 
@@ -32,10 +31,10 @@ def _pick(axes: frozenset[int | None]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """When a row last went through the prefix: in which call, padded to what length."""
+    """When a row last went through the prefix: in which call, and how it was padded."""
 
     call: int
-    width: int
+    offset: tuple[int, int]
 
 
 @dataclass
@@ -45,8 +44,9 @@ class Cut:
     Args:
         names: the units, from the bottom.
         skippable: what need not run.
-        modules: the units' modules by name.
-        tensors: their parameters and buffers by name.
+        modules: all modules of the units, by name.
+        state: what they compute with.
+        around: modules of the host that are in no unit, by name; the host itself included.
 
     Attributes:
         trims: whether padding is left out of what is stored; None until it is known.
@@ -55,66 +55,86 @@ class Cut:
         forms: what the calls return, by layout of the host's arguments.
         proven: in which ways rows were read and found equal to computed ones.
         padding_proven: whether it was shown that padded positions do not matter.
+        gives_nan: whether the host returns NaN on computed rows.
         seen: the rows that went through, by key.
+        shared: arguments of the host that belong to all samples.
         batch_sizes: numbers of samples seen; with two of them a dimension of samples is certain.
+        restless: passes that changed what the prefix computes with.
     """
 
     names: tuple[str, ...]
     skippable: Skippable
     modules: Mapping[str, nn.Module]
-    tensors: Mapping[str, Tensor]
+    state: State
+    around: Mapping[str, nn.Module]
     trims: bool | None = None
     needed: frozenset[Place] | None = None
     axes: dict[Place, frozenset[int | None]] = field(default_factory=dict)
     forms: dict[Any, tuple[Result, ...]] = field(default_factory=dict)
     proven: set[str] = field(default_factory=set)
     padding_proven: bool = False
+    gives_nan: bool = False
     seen: dict[bytes, Seen] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
     batch_sizes: set[int] = field(default_factory=set)
     version: str = ""
     space: str = ""
     marks: tuple[Any, ...] = ()
     num_calls: int = 0
-    num_served: int = 0
-
-    def current_marks(self) -> tuple[Any, ...]:
-        """Changes with every write to the prefix's weights that PyTorch knows of."""
-        return tuple((x._version, x.data_ptr()) for x in self.tensors.values())
-
-    def weights_hash(self) -> str:
-        """Digest of the exact weights, the modules' settings and the version of PyTorch."""
-        digest = hashlib.blake2b(torch.__version__.encode(), digest_size=16)
-        for name in sorted(self.modules):
-            digest.update(f"{name}:{self.modules[name]!r}".encode())
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name].detach()
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            flat = tensor.cpu().contiguous().reshape(-1)
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
-        return digest.hexdigest()
+    num_versions: int = 0
+    restless: int = 0
 
     def name_of_space(self, version: str) -> str:
         """What a store calls the rows of this prefix with these weights."""
         host, calls = self.skippable.host, " ".join(self.skippable.calls)
-        needed = " ".join(f"{call}.{at}" for call, at in sorted(self.needed or ()))
+        places = sorted(self.needed or ())
+        needed = " ".join(f"{at}@{_pick(self.axes[at])}" for at in places if at in self.axes)
         return f"{version} {host}({calls}) -> {needed}{' trimmed' if self.trims else ''}"
 
-    def why_unsteady(self) -> str | None:
-        """The first module in train mode, if any: dropout and batch statistics would be at work."""
-        for name, module in self.inside:
-            if module.training:
-                return f"{type(module).__name__} {name!r} is in train mode"
-        return None
+    def check(self) -> None:
+        """See whether it computes what it did, after its marks have changed.
 
-    @cached_property
-    def inside(self) -> tuple[tuple[str, nn.Module], ...]:
-        """All modules of the prefix whose mode matters (see `stochastic_modules` for the rest)."""
-        return tuple(
-            (f"{top}.{name}" if name else top, module)
-            for top, parent in self.modules.items()
-            for name, module in parent.named_modules()
-            if type(module) is not nn.TransformerEncoderLayer
-        )
+        Raises:
+            NotCacheableError: it is trained, or not in eval mode, so that dropout and batch
+                statistics would be at work.
+        """
+        for top, parent in self.modules.items():
+            for name, module in parent.named_modules():
+                if module.training and type(module) is not nn.TransformerEncoderLayer:
+                    where = f"{top}.{name}" if name else top
+                    msg = f"{type(module).__name__} {where!r} is in train mode"
+                    raise NotCacheableError(msg)
+        if self.state.trains():
+            msg = "parameters of it are trained"
+            raise NotCacheableError(msg)
+
+    def renew(self, version: str) -> None:
+        """The weights are others than those of the rows seen so far.
+
+        Raises:
+            NotCacheableError: this happens all the time.
+        """
+        self.version, self.num_versions = version, self.num_versions + 1
+        if self.num_versions > _MOST_VERSIONS + self.num_calls // 10:
+            msg = "its weights or settings change all the time"
+            raise NotCacheableError(msg)
+
+    def note_change(self, reason: str) -> None:
+        """A pass changed something that it should leave alone.
+
+        Raises:
+            NotCacheableError: not only on first use.
+        """
+        self.restless += 1
+        self.marks = ()
+        if self.restless > _MOST_RESTLESS:
+            raise NotCacheableError(reason)
+
+    def forget(self) -> None:
+        """Nothing is stored any more, and nothing shown."""
+        self.space, self.version = "", ""
+        self.seen.clear()
+        self.proven.clear()
 
     def learn_forms(self, rows: Rows, found: Sequence[Result]) -> tuple[Result, ...] | None:
         """Remember what calls of this layout return; None while it is not clear what is a sample.
@@ -130,6 +150,9 @@ class Cut:
             forms.append(result.along(axes))
         if not is_certain:
             return None
+        if self.forms.get(rows.layout, tuple(forms)) != tuple(forms):
+            msg = "what it returns has another form though its input has not"
+            raise NotCacheableError(msg)
         if len(self.forms) < _MOST_LAYOUTS:
             self.forms[rows.layout] = tuple(forms)
         return tuple(forms)
@@ -147,32 +170,33 @@ class Cut:
         axis = _pick(known)
         if before is not None and _pick(before) != axis:
             self.forms.clear()
-            self.version = ""  # what was stored was cut up the wrong way
+            self.version, self.marks = "", ()  # what was stored was cut up the wrong way
         return axis
 
     def can_pick(self, rows: Rows) -> bool:
         """Whether it is certain which dimensions are samples, so that some rows can be run."""
         return rows.is_clear or len(self.batch_sizes - {rows.count}) > 0
 
-    def novelty(self, rows: Rows) -> set[str]:
+    def novelty(self, rows: Rows, missing: Sequence[int]) -> set[str]:
         """In which ways these rows would be read that have not been shown to be sound yet."""
-        seen = [self.seen.get(key) for key in rows.keys]
-        width = 0 if rows.real is None else rows.real.shape[1]
-        kinds = {"again"}
-        if len({None if s is None else s.call for s in seen}) > 1:
+        gone = set(missing)
+        seen = [(self.seen.get(rows.keys[i]), i) for i in range(rows.count) if i not in gone]
+        kinds = {"again"} if seen else set()
+        if len({None if s is None else s.call for s, _ in seen}) > 1:
             kinds.add("mixed")
-        if any(s is None for s in seen):
+        if any(s is None for s, _ in seen):
             kinds.add("earlier")
-        if any(s is not None and s.width != width for s in seen):
+        if any(s is not None and s.offset != rows.offsets[i] for s, i in seen):
             kinds.add("repadded")
+        if missing and seen:
+            kinds.add("part")
         return kinds - self.proven
 
     def note(self, rows: Rows, positions: Iterable[int]) -> None:
         """These rows went through the prefix in one call."""
         self.num_calls += 1
-        width = 0 if rows.real is None else rows.real.shape[1]
         for i in positions:
-            self.seen[rows.keys[i]] = Seen(self.num_calls, width)
+            self.seen[rows.keys[i]] = Seen(self.num_calls, rows.offsets[i])
 
     def may_trim(self, rows: Rows, forms: Sequence[Result]) -> bool:
         """Whether everything that leaves the prefix is of shape (B, L, …), L the padded length."""
@@ -185,15 +209,3 @@ class Cut:
             if leaf.axis != 0 or leaf.shape[:1] != (width,) or width in leaf.shape[1:]:
                 return False
         return True
-
-
-def tensors_of(model: nn.Module, units: Iterable[Unit]) -> dict[str, Tensor]:
-    """All parameters and buffers of some units."""
-    known = dict(model.named_parameters(remove_duplicate=False))
-    found: dict[str, Tensor] = {}
-    for unit in units:
-        found.update((name, known[name]) for name in unit.parameters)
-        for module in unit.modules:
-            inside = model.get_submodule(module)
-            found.update((f"{module}.{n}", b) for n, b in inside.named_buffers())
-    return found

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree  # torch has no public tree utilities yet
 
+from lightning_attnbal.apply.cache._padding import holes, offsets, real_positions
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+"""Types whose `repr` tells all there is to know."""
+
 _KEY_BYTES = 16
-_IS_PADDING = ("padding_mask",)
-_LENGTHS = ("lengths", "length", "seq_lengths", "seq_len")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +33,10 @@ class Rows:
         keys: one per sample; equal if and only if all that the sample was given is equal (up to a
             collision of 128-bit BLAKE2b, about 1e-27 among 1e6 samples).
         real: (B, L) booleans, which positions are no padding; None if rows are kept whole.
-        layout: shapes and types of all arguments but B: calls of one layout return alike shapes.
+        layout: shapes and types of all arguments but B, and the autocast in force: calls of one
+            layout return alike shapes and types.
         tensors: the tensors among the arguments.
+        shared: names of those whose first dimension is not B; they belong to every sample.
     """
 
     count: int
@@ -39,6 +44,7 @@ class Rows:
     real: Tensor | None
     layout: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
+    shared: frozenset[str]
 
     @property
     def is_padded(self) -> bool:
@@ -48,11 +54,22 @@ class Rows:
     @property
     def is_clear(self) -> bool:
         """Whether a first dimension of B can mean nothing but the samples."""
-        return all(self.count not in tensor.shape[1:] for tensor in self.tensors)
+        return self.count > 1 and all(self.count not in x.shape[1:] for x in self.tensors)
+
+    @cached_property
+    def offsets(self) -> Sequence[tuple[int, int]]:
+        """How each sample is padded: (padded length, where it starts)."""
+        return offsets(self.real, self.count)
 
 
 def identify(
-    forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, trim: bool
+    forward: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    trim: bool,
+    shared: Collection[str] = (),
+    setting: bytes = b"",
 ) -> Rows:
     """Read the samples off the arguments of a call.
 
@@ -61,8 +78,17 @@ def identify(
     sample: positions that an argument named like `attention_mask` (1: keep), `..._padding_mask`
     (True: padding) or `lengths` rules out are left away from everything of shape (B, L, …).
 
+    Args:
+        forward: what is called; its parameters name the arguments.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        trim: whether padding is left away.
+        shared: names of tensors that belong to every sample even if their first dimension is B now.
+        setting: what else every row depends on.
+
     Raises:
-        NotCacheableError: no tensor, or an argument that is neither tensor nor plain value.
+        NotCacheableError: no tensor, or an argument that is neither a dense tensor nor a plain
+            value, or needs a gradient.
 
     Example:
         >>> def forward(ids, attention_mask=None): ...
@@ -74,25 +100,42 @@ def identify(
     """
     named = _named(forward, args, kwargs)
     tensors = [(name, leaf) for name, leaf in named if isinstance(leaf, Tensor)]
-    sized = [tensor for _, tensor in tensors if tensor.dim()]
+    sized = [tensor for _, tensor in tensors if tensor.dim() and len(tensor)]
     if not sized:
         msg = "no argument is a tensor of samples"
         raise NotCacheableError(msg)
-    count = len(sized[0])
-    real = _real_positions(tensors, count) if trim else None
-    digests = [hashlib.blake2b(_precision(sized[0]), digest_size=_KEY_BYTES) for _ in range(count)]
+    count, precision = len(sized[0]), _precision(sized[0])
+    for_all = {name for name, x in tensors if not x.dim() or len(x) != count}.union(shared)
+    real = real_positions([pair for pair in tensors if pair[0] not in for_all], count)
+    real = real if trim else None
+    digests = [
+        hashlib.blake2b(_framed(precision, setting, gaps), digest_size=_KEY_BYTES)
+        for gaps in holes(real, count)
+    ]
     counts = None if real is None else real.sum(dim=1).tolist()
     for name, leaf in named:
-        for digest, content in zip(digests, _contents(leaf, count, real, counts), strict=True):
-            digest.update(name.encode())
-            digest.update(content[0].encode())
-            digest.update(content[1])
+        is_shared = name in for_all or not isinstance(leaf, Tensor)
+        contents = [_whole(leaf)] * count if is_shared else _by_row(leaf, real, counts)
+        for digest, (kind, content) in zip(digests, contents, strict=True):
+            digest.update(_framed(name.encode(), kind.encode(), len(content).to_bytes(8)))
+            digest.update(content)
     layout = tuple(
-        (name, tuple(x.shape[1:]) if _is_per_row(x, count) else tuple(x.shape), str(x.dtype))
+        (name, tuple(x.shape) if name in for_all else tuple(x.shape[1:]), str(x.dtype), x.device)
         for name, x in tensors
     )
-    keys = tuple(digest.digest() for digest in digests)
-    return Rows(count, keys, real, layout, tuple(tensor for _, tensor in tensors))
+    return Rows(
+        count,
+        tuple(digest.digest() for digest in digests),
+        real,
+        (precision, *layout),
+        tuple(tensor for _, tensor in tensors),
+        frozenset(for_all),
+    )
+
+
+def _framed(*parts: bytes) -> bytes:
+    """Parts joined so that they can be told apart."""
+    return b"".join(len(part).to_bytes(8) + part for part in parts)
 
 
 def _precision(tensor: Tensor) -> bytes:
@@ -106,74 +149,62 @@ def _named(
 ) -> list[tuple[str, Any]]:
     """Every leaf of the arguments with the name of its parameter and the way to it."""
     bound = inspect.signature(forward).bind(*args, **kwargs)
-    leaves, _ = pytree.tree_flatten_with_path(dict(bound.arguments))
+    leaves, _ = pytree.tree_flatten_with_path(
+        dict(bound.arguments), is_leaf=lambda x: isinstance(x, PackedSequence)
+    )
     named = [(pytree.keystr(path), leaf) for path, leaf in leaves]
-    for name, leaf in named:
-        if not isinstance(leaf, (Tensor, np.ndarray, *_PLAIN)):
-            msg = f"argument {name} is a {type(leaf).__name__}, whose content cannot be told"
-            raise NotCacheableError(msg)
-    return [
-        (name, torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf)
-        for name, leaf in named
-    ]
+    return [(name, _checked(name, leaf)) for name, leaf in named]
 
 
-def _is_per_row(tensor: Tensor, count: int) -> bool:
-    return tensor.dim() > 0 and len(tensor) == count
-
-
-def _real_positions(tensors: Sequence[tuple[str, Tensor]], count: int) -> Tensor | None:
-    """(B, L) booleans from the one argument that tells what is padding, or None."""
-    found = [mask for name, x in tensors if (mask := _read_mask(name, x, tensors)) is not None]
-    if len(found) != 1 or found[0].shape[0] != count or not bool(found[0].any(dim=1).all()):
-        return None
-    return found[0]
-
-
-def _read_mask(name: str, tensor: Tensor, tensors: Sequence[tuple[str, Tensor]]) -> Tensor | None:
-    word = name.rstrip("']").rsplit("'", 1)[-1].lower()
-    if tensor.dim() == 2 and not tensor.is_floating_point():
-        if word.endswith(_IS_PADDING):
-            return tensor == 0
-        keeps = word == "mask" or word.endswith("attention_mask")
-        if keeps and bool(((tensor == 0) | (tensor == 1)).all()):
-            return tensor == 1
-    if word in _LENGTHS and tensor.dim() == 1 and not tensor.is_floating_point():
-        widths = {x.shape[1] for _, x in tensors if x.dim() > 1 and len(x) == len(tensor)}
-        if len(widths) == 1 and int(tensor.max()) <= (width := widths.pop()):
-            return torch.arange(width, device=tensor.device) < tensor[:, None]
-    return None
-
-
-def _contents(
-    leaf: Any, count: int, real: Tensor | None, counts: Sequence[int] | None
-) -> list[tuple[str, Any]]:
-    """Per row: what kind of thing the leaf is, and its bytes."""
+def _checked(name: str, leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+        leaf = torch.from_numpy(leaf)
+    if not isinstance(leaf, (Tensor, *PLAIN)):
+        msg = f"argument {name} is a {type(leaf).__name__}, whose content cannot be told"
+        raise NotCacheableError(msg)
     if not isinstance(leaf, Tensor):
-        return [(f"{type(leaf).__name__}:{leaf!r}", b"")] * count
-    if not _is_per_row(leaf, count):
-        return [(f"{leaf.dtype}{tuple(leaf.shape)}", _bytes(leaf))] * count
-    trims = real is not None and leaf.shape[:2] == real.shape
-    if not trims:
-        return [(f"{leaf.dtype}{tuple(row.shape)}", row) for row in _rows(leaf)]
-    assert real is not None
-    assert counts is not None
-    kept = _bytes(leaf[real])
+        return leaf
+    if leaf.is_nested or leaf.layout is not torch.strided or leaf.is_quantized:
+        msg = f"argument {name} is a tensor that is not dense"
+        raise NotCacheableError(msg)
+    if leaf.requires_grad:
+        msg = f"argument {name} needs a gradient, which would have to go through it"
+        raise NotCacheableError(msg)
+    return leaf
+
+
+def _whole(leaf: Any) -> tuple[str, Any]:
+    """What kind of thing a leaf is that belongs to every row, and its bytes."""
+    if isinstance(leaf, Tensor):
+        return f"{leaf.dtype}{tuple(leaf.shape)}", as_bytes(leaf)
+    return f"{type(leaf).__name__}:{leaf!r}", b""
+
+
+def _by_row(
+    leaf: Tensor, real: Tensor | None, counts: Sequence[int] | None
+) -> list[tuple[str, Any]]:
+    """Per row: its type and shape without padding, and its bytes."""
+    if real is None or counts is None or leaf.shape[:2] != real.shape:
+        kind = f"{leaf.dtype}{tuple(leaf.shape[1:])}"
+        data = np.frombuffer(as_bytes(leaf), dtype=np.uint8)
+        return [(kind, row) for row in data.reshape(len(leaf), data.size // len(leaf))]
+    kept = as_bytes(leaf[real.to(leaf.device)])
     size = len(kept) // max(1, sum(counts))
-    ends = np.cumsum(counts) * size
+    ends = (np.cumsum(counts) * size).tolist()
     shape = tuple(leaf.shape[2:])
     return [
         (f"{leaf.dtype}{(n, *shape)}", kept[end - n * size : end])
-        for n, end in zip(counts, ends.tolist(), strict=True)
+        for n, end in zip(counts, ends, strict=True)
     ]
 
 
-def _rows(leaf: Tensor) -> Any:
-    """The rows of a tensor as arrays of bytes."""
-    data = np.frombuffer(_bytes(leaf), dtype=np.uint8)
-    return data.reshape(len(leaf), data.size // len(leaf))
+def as_bytes(tensor: Tensor) -> memoryview:
+    r"""The bytes of a tensor's numbers.
 
-
-def _bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())  # numpy has no bfloat16
+    Example:
+        >>> bytes(as_bytes(torch.tensor([1.0], dtype=torch.bfloat16)))
+        b'\x80?'
+    """
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    data: Any = flat.view(torch.uint8).numpy()  # numpy has no bfloat16
+    return memoryview(data)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
+from lightning_attnbal.apply.cache._patches import Patches
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 
 _MOST = 0.95  # of the skippable parameters; a norm or two may be left out for a deeper host
@@ -54,43 +55,34 @@ class CallOrder:
     modules: Mapping[str, str]
     visits: list[Visit] = field(default_factory=list)
     _open: list[tuple[str, int]] = field(default_factory=list)
-    _handles: list[RemovableHandle] = field(default_factory=list)
+    _patches: Patches = field(default_factory=Patches)
     _number: int = 0
 
     def start(self) -> None:
-        """Hook every unit's module and all that is around them."""
+        """Hook every unit's module and all that is around them; they run uncompiled."""
         around = {name for module in self.modules for name in _ancestors(module)}
         for name, module in self.model.named_modules():
             if name in around:
-                self._handles += [
-                    module.register_forward_pre_hook(self._entering(name)),
-                    module.register_forward_hook(self._left, always_call=True),
-                ]
+                self._patches.around(module, partial(self._enter, name), self._leave)
             if name in self.modules:
-                self._handles.append(module.register_forward_pre_hook(self._visiting(name)))
+                self._patches.before(module, partial(self._visit, name))
+            if name in around or name in self.modules:
+                self._patches.run_uncompiled(module)
 
     def stop(self) -> None:
         """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._patches.undo()
 
-    def _entering(self, name: str):  # type: ignore[no-untyped-def]  # a hook
-        def enter(*_: object) -> None:
-            self._number += 1
-            self._open.append((name, self._number))
+    def _enter(self, name: str, *_: object) -> None:
+        self._number += 1
+        self._open.append((name, self._number))
 
-        return enter
-
-    def _left(self, *_: object) -> None:
+    def _leave(self, *_: object) -> None:
         if self._open:
             self._open.pop()
 
-    def _visiting(self, name: str):  # type: ignore[no-untyped-def]  # a hook
-        def visit(*_: object) -> None:
-            self.visits.append(Visit(name, tuple(self._open)))
-
-        return visit
+    def _visit(self, name: str, *_: object) -> None:
+        self.visits.append(Visit(name, tuple(self._open)))
 
 
 def find_skippable(

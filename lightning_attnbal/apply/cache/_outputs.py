@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree  # torch has no public tree utilities yet
 
+from lightning_attnbal.apply.cache._padding import Span
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 
 
@@ -50,7 +51,7 @@ class Leaf:
         """
         may_be = range(2 if len(self.shape) == 3 else 1)
         found: list[int | None] = [i for i in may_be if self.shape[i : i + 1] == (count,)]
-        if not found or (found == [1] and not is_clear):
+        if not found or not is_clear:
             found.append(None)
         return frozenset(found)
 
@@ -121,22 +122,9 @@ def pick(tree: Any, positions: Tensor, count: int) -> Any:
     return pytree.tree_map(some, tree)
 
 
-def row(tensor: Tensor, axis: int | None, i: int, kept: Tensor | slice | None) -> Tensor:
+def row(tensor: Tensor, axis: int | None, i: int, kept: Span) -> Tensor:
     """One sample of a tensor, without its padding; the whole tensor if all samples share it."""
     if axis is None:
         return tensor
     one = tensor.select(axis, i)
     return one if kept is None else one[kept]
-
-
-def spans(real: Tensor | None, count: int) -> Sequence[Tensor | slice | None]:
-    """Per sample which positions are no padding: a slice if they lie together (no copy)."""
-    if real is None:
-        return [None] * count
-    found: list[Tensor | slice | None] = []
-    lengths = real.sum(dim=1).tolist()
-    first = real.int().argmax(dim=1).tolist()
-    for i, (start, length) in enumerate(zip(first, lengths, strict=True)):
-        whole = slice(start, start + length)
-        found.append(whole if bool(real[i, whole].all()) else real[i].nonzero()[:, 0])
-    return found

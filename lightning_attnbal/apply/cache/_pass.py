@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch.utils import _pytree as pytree  # torch has no public tree utilities 
 
 from lightning_attnbal.apply.cache._identity import Rows
 from lightning_attnbal.apply.cache._outputs import Leaf, Result, pick
-from lightning_attnbal.apply.cache._proof import random_state
+from lightning_attnbal.apply.cache._proof import leaves_of, random_state, tensors_in
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
+from lightning_attnbal.apply.cache._trace import Reads
 
 Place = tuple[int, int]
 """A tensor that leaves the prefix: number of the call, position among what it returns."""
@@ -40,12 +42,17 @@ class Pass:
         below: what the store of a shallower prefix had for the missing rows.
         wanted: what to keep for the store; None: everything (it is not known yet what is needed).
         probes: whether gradients are to tell what is needed, and of which positions.
+        reads: with `probes`, what follows the results; None: only gradients tell.
 
     Attributes:
         forms: what the calls returned, where all rows were run.
         kept: tensors to store, of the missing rows.
         leaves: with `probes`, the tensors that get a gradient.
         returned: with `probes`, those that what the host returned depends on.
+        count: calls so far.
+        reason: why it cannot be cached, if it is random or changes its input.
+        change: what the prefix changed of itself, if it did.
+        number: with `reads`, which of the passes of the step this is.
     """
 
     rows: Rows
@@ -55,14 +62,18 @@ class Pass:
     below: Known = field(default_factory=Known)
     wanted: frozenset[Place] | None = None
     probes: bool = False
+    reads: Reads | None = None
     forms: list[Result] = field(default_factory=list)
     kept: dict[Place, Tensor] = field(default_factory=dict)
     leaves: dict[Place, Tensor] = field(default_factory=dict)
     returned: frozenset[Place] = frozenset()
     count: int = 0
     reason: str | None = None
+    change: str | None = None
+    number: int = 0
     _is_abandoned: bool = False
-    _checks: list[tuple[str, Callable[[], Any], Any]] = field(default_factory=list)
+    _marks: Callable[[], Any] | None = None
+    _before: tuple[Any, ...] = ()
 
     @property
     def runs_all(self) -> bool:
@@ -79,21 +90,28 @@ class Pass:
         """Whether all of the prefix was called, and nothing else in between."""
         return self.count == len(self.calls) and not self._is_abandoned
 
-    def watch(self, marks: Callable[[], Any], *, is_random_watched: bool) -> None:
+    def watch(self, marks: Callable[[], Any]) -> None:
         """Until the prefix is over, see whether it changes something or draws random numbers.
 
         Args:
-            marks: changes with every write to weights and buffers.
-            is_random_watched: whether to look at the random generators, too.
+            marks: changes with what the prefix computes with.
         """
-        tensors = self.rows.tensors
-        checks: list[tuple[str, Callable[[], Any]]] = [
-            ("it changes its own weights or buffers as it runs", marks),
-            ("its input is changed in place", lambda: [x._version for x in tensors]),
-        ]
-        if is_random_watched:
-            checks.append(("random numbers are drawn in it", random_state))
-        self._checks = [(reason, look, look()) for reason, look in checks]
+        self._marks, self._before = marks, (marks(), self._versions(), random_state())
+
+    def _versions(self) -> list[int]:
+        return [x._version for x in self.rows.tensors]
+
+    def _look(self) -> None:
+        """The prefix is over: did it leave everything alone?"""
+        if self._marks is None:
+            return
+        marks, versions, random = self._before
+        if self._versions() != versions:
+            self.reason = "its input is changed in place"
+        elif random_state() != random:
+            self.reason = "random numbers are drawn in it"
+        elif self._marks() != marks:
+            self.change = "it changes its own weights, buffers or attributes as it runs"
 
     def abandon(self) -> None:
         """Something that is not of the prefix is called.
@@ -121,15 +139,29 @@ class Pass:
             NotCacheableError: another module was expected, and rows were read.
         """
         number = self.count
-        if self.calls[number] != name:
+        if self.is_over or self.calls[number] != name:
             self.abandon()
             return forward(*args, **kwargs)
-        self.count += 1
-        result = self._result(number, forward, args, kwargs)
-        if self.is_complete:
-            changed = [why for why, look, before in self._checks if look() != before]
-            self.reason = changed[0] if changed else None
+        with self.reads.paused() if self.reads is not None else nullcontext():
+            self._check_gradients((args, kwargs))
+            self.count += 1
+            result = self._result(number, forward, args, kwargs)
+            if self.is_complete:
+                self._look()
         return result
+
+    def _check_gradients(self, arguments: Any) -> None:
+        """What is trained below must get its gradient.
+
+        Raises:
+            NotCacheableError: a gradient would have to go through the prefix.
+        """
+        wanting = [x for x in tensors_in(arguments) if x.requires_grad]
+        if not wanting or not torch.is_grad_enabled():
+            return
+        if not self.probes or leaves_of(wanting) - {id(x) for x in self.leaves.values()}:
+            msg = f"something below {self.calls[self.count]} is trained, which needs a gradient"
+            raise NotCacheableError(msg)
 
     def _result(
         self,
@@ -193,12 +225,17 @@ class Pass:
                 watch = leaf.detach().requires_grad_()
                 self.leaves[number, position] = watch
                 leaf = watch.clone()  # what follows may write in place, which a leaf forbids
+            if isinstance(leaf, Tensor) and self.reads is not None:
+                self.reads.follow({(self.number, (number, position)): leaf})
             watched.append(leaf)
         return watched
 
     def _spread(self, number: int, leaves: Sequence[Any]) -> Any:
         """The result for the whole batch from that of the missing rows."""
         form, known = self.read.forms[number], dict[int, Tensor]()
+        if len(form.leaves) != len(leaves):
+            msg = f"{self.calls[number]} returns something else for some of the samples"
+            raise NotCacheableError(msg)
         for position, (leaf, tensor) in enumerate(zip(form.leaves, leaves, strict=True)):
             if not isinstance(leaf, Leaf):
                 continue

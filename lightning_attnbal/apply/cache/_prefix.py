@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attnbal.apply.cache._cut import Cut, tensors_of
-from lightning_attnbal.apply.cache._identity import Rows, identify
-from lightning_attnbal.apply.cache._order import CallOrder, Visit, find_skippable
-from lightning_attnbal.apply.cache._pass import Pass, Place
+from lightning_attnbal.apply.cache._counts import CacheCounts
+from lightning_attnbal.apply.cache._cut import Cut
+from lightning_attnbal.apply.cache._find import CutFinder
+from lightning_attnbal.apply.cache._host import Call, HostRunner, Step
+from lightning_attnbal.apply.cache._learning import learn, padding_shows
+from lightning_attnbal.apply.cache._order import CallOrder, Visit
 from lightning_attnbal.apply.cache._patches import Patches
-from lightning_attnbal.apply.cache._proof import (
-    padding_matters,
-    random_state,
-    reached,
-    set_random_state,
-    tensors_in,
-    unharmed,
+from lightning_attnbal.apply.cache._proof import clear_nan, random_state, set_random_state
+from lightning_attnbal.apply.cache._reasons import (
+    NotCacheableError,
+    PaddingMattersError,
+    Refusals,
 )
-from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._repeats import Repeats
-from lightning_attnbal.apply.cache._shelf import CacheCounts, Shelf
+from lightning_attnbal.apply.cache._shelf import Shelf
 from lightning_attnbal.apply.cache._store import ActivationStore
+from lightning_attnbal.apply.cache._trace import Reads
 from lightning_attnbal.core import Unit, check_integer
-
-_log = logging.getLogger(__name__)
 
 
 class PrefixCache:
@@ -61,27 +57,20 @@ class PrefixCache:
         *,
         audit_every: int = 100,
     ) -> None:
-        self.refused: dict[tuple[str, ...], str] = {}
+        self._refusals = Refusals()
         self._shelf = Shelf(store, check_integer("audit_every", audit_every, low=1))
+        self._repeats = Repeats()
+        self._runner = HostRunner(self._shelf, self._repeats)
         self._model = model
-        self._units = {unit.name: unit for unit in units}
-        self._unit_of = {module: unit.name for unit in units for module in unit.modules}
-        self._weights = {
-            name: sum(p.numel() for p in model.get_submodule(name).parameters())
-            for name in self._unit_of
-            if not isinstance(model.get_submodule(name), nn.Embedding)
-        }
+        self._finder = CutFinder(model, units)
         self._order: CallOrder | None = None
         self._visits: tuple[Visit, ...] | None = None
         self._wanted: tuple[str, ...] = ()
         self._cuts: dict[tuple[str, ...], Cut] = {}
         self._cut: Cut | None = None
         self._patches = Patches()
-        self._repeats = Repeats()
-        self._is_step = False
-        self._pass: Pass | None = None
-        self._probes: list[Pass] = []
-        self._step_rows, self._step_computed, self._step_trials = 0, 0, 0
+        self._reads: Reads | None = None
+        self._is_forward, self._is_backward = False, False
 
     # -- which prefix ------------------------------------------------------------------------
 
@@ -89,6 +78,11 @@ class PrefixCache:
     def store(self) -> ActivationStore:
         """Where rows are kept."""
         return self._shelf.store
+
+    @property
+    def refused(self) -> Mapping[tuple[str, ...], str]:
+        """Prefixes that cannot be cached, and why."""
+        return self._refusals.reasons
 
     @property
     def counts(self) -> CacheCounts:
@@ -103,14 +97,14 @@ class PrefixCache:
     def num_rows(self, names: Sequence[str]) -> int:
         """How many samples are stored for a prefix, with its weights as they are now."""
         cut = self._cuts.get(tuple(names))
-        if cut is None or not cut.space or cut.current_marks() != cut.marks:
+        if cut is None or not cut.space or cut.state.marks() != cut.marks:
             return 0
         return len(self.store.space(cut.space))
 
     @property
     def num_step_rows(self) -> int:
         """Samples that went through the engaged prefix in this step."""
-        return self._step_rows
+        return self._runner.step.rows
 
     @property
     def engaged(self) -> tuple[str, ...]:
@@ -120,19 +114,17 @@ class PrefixCache:
     @property
     def computed_share(self) -> float:
         """Share of the rows of this step that went through the prefix, in [0, 1]."""
-        return self._step_computed / self._step_rows if self._step_rows else 1.0
+        step = self._runner.step
+        return step.computed / step.rows if step.rows else 1.0
 
     @property
     def num_trials(self) -> int:
         """How often the host was run twice in this step."""
-        return self._step_trials
+        return self._runner.step.trials
 
     def why_not(self, names: Sequence[str]) -> str | None:
         """Why this prefix cannot be cached, or None as far as is known."""
-        for refused, reason in self.refused.items():
-            if set(refused) <= set(names):
-                return reason
-        return None
+        return self._refusals.why_not(names)
 
     def engage(self, names: Sequence[str]) -> None:
         """Cache these units, the lowest ones in forward order; none: stop caching.
@@ -153,123 +145,91 @@ class PrefixCache:
     # -- one step ----------------------------------------------------------------------------
 
     def begin_epoch(self) -> None:
-        """An epoch of training starts."""
+        """An epoch of training starts; weights are compared number by number."""
         self._repeats.begin_epoch()
+        if self._cut is not None:
+            self._cut.marks = ()
 
     def begin_step(self) -> None:
         """A training step starts; the first one shows in which order the units are called."""
         self._end_step()
-        self._is_step = True
-        self._step_rows, self._step_computed, self._step_trials = 0, 0, 0
-        self._repeats.begin_step(is_engaged=self._cut is not None)
+        self._is_forward = True
+        self._repeats.begin_step()
         if self._visits is None:
-            self._order = CallOrder(self._model, self._unit_of)
+            self._order = CallOrder(self._model, self._finder.unit_of)
             self._order.start()
+        elif self._cut is not None and self._cut.needed is None and self.engaged:
+            self._reads = self._runner.step.reads = Reads()
+            self._reads.start()  # until the loss is known
 
     def end_forward(self, loss: Tensor | None) -> None:
         """The loss is known; what it depends on tells what leaves the prefix."""
-        self._is_step, self._pass = False, None
-        if self._order is not None:
-            visits = tuple(self._order.visits)
-            self._stop_watching()
+        self._is_forward, self._is_backward = False, loss is not None
+        visits = self._stop_watching()
+        if visits:
             self._visits = visits
             self._install()
-        cut = self._cut
+        cut, step = self._cut, self._runner.step
         if cut is None or loss is None or self._is_refused(cut):
-            self._probes.clear()
-        if cut is None or not self._probes or loss is None:
+            step.probes.clear()
             return
         try:
-            self._learn(cut, loss)
+            if step.probes:
+                learn(cut, step, loss, self._shelf)
+            if step.computed < step.rows and bool(loss.detach().isnan().any()):
+                step.is_spoilt = True
+                msg = "on read rows the loss is NaN: it reads what the prefix computed on its way"
+                raise NotCacheableError(msg)
         except NotCacheableError as reason:
-            self._refuse(cut, str(reason))
+            self._refuse(cut, reason)
 
     def end_backward(self) -> None:
         """Gradients are there: they tell whether padded positions matter."""
-        probes, self._probes = self._probes, []
-        cut = self._cut
+        cut, step = self._cut, self._runner.step
+        probes, step.probes, step.done = step.probes, [], {}
+        self._is_backward = False
+        if step.is_spoilt:
+            step.is_spoilt = False
+            clear_nan(p.grad for p in self._model.parameters())
         if cut is None or not cut.trims or cut.needed is None:
             return
-        for probe in probes:
-            if probe.rows.real is None or not probe.rows.is_padded:
-                continue
-            needed = [leaf for place, leaf in probe.leaves.items() if place in cut.needed]
-            if padding_matters(needed, probe.rows.real):
-                self._shelf.forget(cut)
-                cut.trims = False
-                return
+        shows = padding_shows(cut, probes)
+        if shows:
+            self._keep_padding(cut)
+        elif shows is not None:
             cut.padding_proven = True
 
-    def _learn(self, cut: Cut, loss: Tensor) -> None:
-        """What leaves the prefix, and store the rows of this step."""
-        needed = self._needed(loss)
-        if cut.needed is None:
-            cut.needed = needed
-        elif not needed <= cut.needed:
-            msg = "the loss depends on other layers' outputs than it did before"
-            raise NotCacheableError(msg)
-        for probe in self._probes:
-            forms = cut.learn_forms(probe.rows, probe.forms)
-            if forms is None:
-                continue
-            if cut.trims is None:
-                cut.trims = cut.may_trim(probe.rows, forms)
-            if probe.rows.real is None or cut.trims:
-                self._shelf.put(cut, probe, forms)
-
-    def _needed(self, loss: Tensor) -> frozenset[Place]:
-        """Tensors the loss depends on, and those that are no floats, whose use leaves no trace."""
-        leaves = {(n, k): v for n, p in enumerate(self._probes) for k, v in p.leaves.items()}
-        found = {place for _, place in reached([loss], leaves)}
-        found |= {place for p in self._probes for place in p.returned}
-        found |= {place for p in self._probes for place in p.kept if place not in p.leaves}
-        if not found:
-            msg = "the loss does not depend on it"
-            raise NotCacheableError(msg)
-        return frozenset(found)
-
     def _end_step(self) -> None:
-        self._is_step, self._pass = False, None
-        self._probes.clear()
+        self._stop_watching()
+        self._is_forward, self._is_backward = False, False
+        self._runner.step = Step()
 
-    def _stop_watching(self) -> None:
-        if self._order is not None:
-            self._order.stop()
-            self._order = None
+    def _stop_watching(self) -> tuple[Visit, ...]:
+        """Remove what watches a step; the calls of units so far, if they were watched."""
+        if self._reads is not None:
+            self._reads.stop()
+            self._reads = None
+        if self._order is None:
+            return ()
+        order, self._order = self._order, None
+        order.stop()
+        return tuple(order.visits)
 
     # -- on the model ------------------------------------------------------------------------
 
     def _install(self) -> None:
         """Put the engaged prefix's modules behind the cache."""
-        if not self._wanted or self.why_not(self._wanted) is not None:
+        names, visits = self._wanted, self._visits
+        if not names or visits is None or self.why_not(names) is not None:
             return
-        cut = self._cuts.get(self._wanted)
-        if cut is None:
-            try:
-                cut = self._new_cut(self._wanted)
-            except NotCacheableError as reason:
-                self._note_refusal(self._wanted, str(reason))
-                return
+        try:
+            cut = self._cuts.get(names) or self._finder.find(names, visits)
+        except NotCacheableError as reason:
+            self._refusals.note(names, str(reason), is_alone=True)
+            return
         cut.marks = ()  # weights may have moved while nobody looked
-        self._cuts[self._wanted] = self._cut = cut
-        for name in cut.skippable.calls:
-            self._patches.replace(self._model.get_submodule(name), partial(self._call, name))
-        host = self._model.get_submodule(cut.skippable.host)
-        self._patches.replace(host, partial(self._run_host, host))
-        inside = tuple(f"{name}." for name in self._unit_of)
-        for name, module in self._model.named_modules():
-            if name in self._unit_of:
-                if self._unit_of[name] not in cut.names:
-                    self._patches.before(module, self._leave_prefix)
-            elif not name.startswith(inside) and _is_between(name, module, cut):
-                self._patches.eval_while(module, self._is_in_prefix)
-
-    def _new_cut(self, names: tuple[str, ...]) -> Cut:
-        assert self._visits is not None
-        skippable = find_skippable(self._visits, self._unit_of, names, self._weights)
-        units = [self._units[name] for name in names]
-        modules = {name: self._model.get_submodule(name) for name in skippable.calls}
-        return Cut(names, skippable, modules, tensors_of(self._model, units))
+        self._cuts[names] = self._cut = cut
+        self._finder.patch(cut, self._patches, self._runner, self._run_host)
 
     def _release(self) -> None:
         self._patches.undo()
@@ -277,84 +237,42 @@ class PrefixCache:
         self._wanted = ()
 
     def _is_refused(self, cut: Cut) -> bool:
-        return cut.names in self.refused
+        return cut.names in self._refusals.reasons
 
-    def _refuse(self, cut: Cut, reason: str) -> None:
-        self._note_refusal(cut.names, reason)
+    def _refuse(self, cut: Cut, reason: NotCacheableError) -> None:
+        """Give a prefix up; one that fails without padding is tried once more with it."""
+        if isinstance(reason, PaddingMattersError) and cut.trims:
+            self._keep_padding(cut)
+            return
+        self._refusals.note(cut.names, str(reason))
         self._shelf.forget(cut)
         self._cuts.pop(cut.names, None)
-        self._probes.clear()
 
-    def _note_refusal(self, names: tuple[str, ...], reason: str) -> None:
-        _log.warning("Not cached: %s … %s, because %s.", names[0], names[-1], reason)
-        self.refused[names] = reason
-
-    def _is_in_prefix(self) -> bool:
-        return self._pass is not None and not self._pass.is_over
-
-    # -- calls -------------------------------------------------------------------------------
-
-    def _leave_prefix(self, *_: object) -> None:
-        """A unit outside the prefix is called: nothing after it is skipped."""
-        if self._pass is not None:
-            self._pass.abandon()
-
-    def _call(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A module of the prefix is called."""
-        current = self._pass
-        if current is None or current.is_over:
-            return forward(*args, **kwargs)
-        return current.call(name, forward, args, kwargs)
+    def _keep_padding(self, cut: Cut) -> None:
+        """Padding is a part of each sample from now on."""
+        self._shelf.forget(cut)
+        cut.trims = False
 
     def _run_host(
         self, host: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """The host is called: find out which rows are known, and run the rest."""
-        cut = self._cut
-        usable = self._is_step and self._pass is None and torch.is_grad_enabled()
-        if cut is None or not usable or self._is_refused(cut):
+        """The host is called: in a step, on behalf of the cache."""
+        cut, call = self._cut, Call(host, forward, args, kwargs)
+        if cut is None or self._runner.is_running or not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        if self._is_backward:
+            return self._runner.run_again(cut, call)
+        if not self._is_forward or self._is_refused(cut):
             return forward(*args, **kwargs)
         before = random_state()
         try:
-            return self._run(cut, host, forward, args, kwargs)
-        except NotCacheableError as reason:
-            self._refuse(cut, str(reason))
-        set_random_state(before)
-        return forward(*args, **kwargs)
-
-    def _run(
-        self,
-        cut: Cut,
-        host: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Raises NotCacheableError only while nothing was changed that running again would miss."""
-        why = cut.why_unsteady()
-        if why is not None:
-            raise NotCacheableError(why)
-        rows = identify(forward, args, kwargs, trim=cut.trims is not False)
-        self._repeats.count(rows, cut.seen)
-        novelty = cut.novelty(rows)
-        current, stored = self._shelf.plan(cut, rows, self._below(cut))
-        tried = None
-        if stored is not None and novelty:
-            with unharmed(host):
-                tried = self._under(stored, cut, forward, args, kwargs)
-            self._step_trials += 1
-        if current.runs_all:
-            current.watch(cut.current_marks, is_random_watched=current.probes or stored is not None)
-        result = self._under(current, cut, forward, args, kwargs)
-        self._step_rows += rows.count
-        self._step_computed += len(current.missing)
-        try:
-            self._finish(cut, current, stored, result)
-            if tried is not None:
-                self._shelf.compare_results(rows, tried, result)
-                cut.proven |= novelty
-        except NotCacheableError as reason:
-            self._refuse(cut, str(reason))
+            result, reason = self._runner.run(cut, call, self._below(cut))
+        except NotCacheableError as error:
+            self._refuse(cut, error)
+            set_random_state(before)
+            return forward(*args, **kwargs)
+        if reason is not None:
+            self._refuse(cut, reason)
         return result
 
     def _below(self, cut: Cut) -> list[Cut]:
@@ -362,55 +280,6 @@ class PrefixCache:
         found = [
             other
             for other in self._cuts.values()
-            if set(other.names) < set(cut.names)
-            and other.skippable.host == cut.skippable.host
-            and other.needed is not None
+            if set(other.names) < set(cut.names) and other.skippable.host == cut.skippable.host
         ]
         return sorted(found, key=lambda other: -len(other.names))
-
-    def _under(
-        self,
-        current: Pass,
-        cut: Cut,
-        forward: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Run the host with `current` in force; what fails with read rows may work without."""
-        host = self._model.get_submodule(cut.skippable.host)
-        mode, is_pure = host.training, cut.skippable.host in cut.skippable.pure
-        host.training = mode and not is_pure
-        self._pass = current
-        try:
-            return forward(*args, **kwargs)
-        except Exception as error:
-            if current.runs_all:
-                raise
-            msg = f"the model failed on read rows ({type(error).__name__}: {error})"
-            raise NotCacheableError(msg) from error
-        finally:
-            self._pass = None
-            host.training = mode
-
-    def _finish(self, cut: Cut, done: Pass, stored: Pass | None, result: Any) -> None:
-        """The host has returned: store, or compare, what was computed."""
-        self._shelf.tally(done.rows.count, done.rows.count - len(done.missing))
-        if done.reason is not None:
-            raise NotCacheableError(done.reason)
-        if not done.is_complete:
-            return
-        if done.probes:
-            done.returned = frozenset(reached(tensors_in(result), done.leaves))
-            self._probes.append(done)
-        elif stored is not None:
-            self._shelf.compare(cut, done)
-        elif done.missing:
-            knows_forms = done.below.until > 0 or not done.runs_all
-            forms = done.read.forms if knows_forms else cut.learn_forms(done.rows, done.forms)
-            if forms is not None:
-                self._shelf.put(cut, done, forms)
-
-
-def _is_between(name: str, module: nn.Module, cut: Cut) -> bool:
-    """Whether a module outside of all units may belong to the prefix: its mode follows the calls."""
-    return not any(True for _ in module.children()) or name in cut.skippable.pure

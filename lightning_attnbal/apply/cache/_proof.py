@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,9 +27,9 @@ _HUGE = 1e30  # masks are made of -inf or of the most negative number there is
 
 def random_state() -> tuple[Any, ...]:
     """Where PyTorch's, Python's and numpy's global random generators stand; can be compared."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the generator that users draw from
-    cuda = ()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    kind, keys, *rest = np.random.get_state()
+    cuda: tuple[bytes, ...] = ()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         cuda = tuple(x.numpy().tobytes() for x in torch.cuda.get_rng_state_all())
     numbers = (kind, np.asarray(keys).tobytes(), *rest)
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), numbers, cuda
@@ -40,25 +40,71 @@ def set_random_state(state: tuple[Any, ...]) -> None:
     default, python, (kind, keys, *rest), cuda = state
     torch.set_rng_state(torch.frombuffer(bytearray(default), dtype=torch.uint8))
     random.setstate(python)
-    np.random.set_state((kind, np.frombuffer(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((kind, np.frombuffer(keys, dtype=np.uint32), *rest))
     for i, one in enumerate(cuda):
         torch.cuda.set_rng_state(torch.frombuffer(bytearray(one), dtype=torch.uint8), i)
 
 
 @contextmanager
 def unharmed(module: nn.Module) -> Iterator[None]:
-    """Random state and buffers of `module` afterwards as before; no gradient is recorded."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    """Random state, buffers and plain attributes of `module` afterwards as before.
+
+    No gradient is recorded. What a forward changes elsewhere, in lists or objects, stays changed.
+    """
+    restore = snapshot(module)
     state = random_state()
+    settings = [
+        (vars(part), key, value)
+        for part in module.modules()
+        for key, value in vars(part).items()
+        if isinstance(value, (bool, int, float, str, type(None)))
+    ]
     try:
         with torch.no_grad():
             yield
     finally:
         set_random_state(state)
+        restore()
+        for attributes, key, value in settings:
+            attributes[key] = value
+
+
+def snapshot(module: nn.Module, most: float = float("inf")) -> Callable[[], None]:
+    """Keep the buffers of `module` with at most so many numbers; the result puts them back."""
+    kept = [
+        (part, name, buffer, buffer.clone(), buffer._version)
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if buffer.numel() <= most
+    ]
+
+    def restore() -> None:
         with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                if not torch.equal(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
+            for part, name, buffer, before, version in kept:
+                if getattr(part, name) is not buffer:
+                    setattr(part, name, buffer)
+                if buffer._version != version:
+                    buffer.copy_(before)
+
+    return restore
+
+
+def leaves_of(results: Iterable[Tensor]) -> set[int]:
+    """Identities of the tensors without history that get a gradient from these."""
+    results = list(results)
+    found = {id(result) for result in results if result.grad_fn is None}
+    seen: set[Any] = set()
+    waiting = [result.grad_fn for result in results]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor):
+            found.add(id(variable))
+        waiting.extend(before for before, _ in node.next_functions)
+    return found
 
 
 def reached(results: Iterable[Tensor], leaves: Mapping[Any, Tensor]) -> set[Any]:
@@ -69,24 +115,12 @@ def reached(results: Iterable[Tensor], leaves: Mapping[Any, Tensor]) -> set[Any]
         >>> reached([(2 * x).sum()], {"x": x, "y": y})
         {'x'}
     """
-    names = {id(leaf): name for name, leaf in leaves.items()}
-    found = {names[id(result)] for result in results if id(result) in names}
-    seen: set[Any] = {None}
-    waiting = [result.grad_fn for result in results]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if id(variable) in names:
-            found.add(names[id(variable)])
-        waiting.extend(before for before, _ in node.next_functions)
-    return found
+    found = leaves_of(results)
+    return {name for name, leaf in leaves.items() if id(leaf) in found}
 
 
 def largest_error(found: Tensor, stored: Tensor) -> float:
-    """max |found - stored| / max |found|, inf where one is not finite and the other is.
+    """Largest |found - stored| over largest |found|, inf where one is not finite and the other is.
 
     Example:
         >>> largest_error(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0]))
@@ -98,7 +132,7 @@ def largest_error(found: Tensor, stored: Tensor) -> float:
         return float("inf")
     if not found.numel() or torch.equal(found, stored):
         return 0.0
-    a, b = found.double(), stored.double()
+    a, b = found.detach().double(), stored.detach().double()
     usual = a.abs() < _HUGE
     if not torch.equal(usual, b.abs() < _HUGE):
         return float("inf")
@@ -109,7 +143,10 @@ def largest_error(found: Tensor, stored: Tensor) -> float:
 
 def outputs_differ(served: Any, computed: Any, real: Tensor | None) -> float:
     """The largest error among the tensors of two results; padding does not count."""
-    pairs = zip(tensors_in(served), tensors_in(computed), strict=True)
+    found, expected = tensors_in(served), tensors_in(computed)
+    if len(found) != len(expected):
+        return float("inf")
+    pairs = zip(found, expected, strict=True)
     return max((largest_error(_real(b, real), _real(a, real)) for a, b in pairs), default=0.0)
 
 
@@ -117,6 +154,32 @@ def _real(tensor: Tensor, real: Tensor | None) -> Tensor:
     if real is None or tensor.shape[:2] != real.shape:
         return tensor
     return tensor[real.to(tensor.device)]
+
+
+def has_nan(tree: Any) -> bool:
+    """Whether some tensor of a tree holds NaN.
+
+    Example:
+        >>> has_nan([torch.tensor([1.0, torch.nan])]), has_nan({"x": torch.ones(2)})
+        (True, False)
+    """
+    floats = (x for x in tensors_in(tree) if x.is_floating_point())
+    return any(bool(x.detach().isnan().any()) for x in floats)
+
+
+def clear_nan(tensors: Iterable[Tensor | None]) -> None:
+    """Zero in the place of what is no number.
+
+    Example:
+        >>> x = torch.tensor([1.0, torch.nan])
+        >>> clear_nan([x, None])
+        >>> x
+        tensor([1., 0.])
+    """
+    with torch.no_grad():
+        for tensor in tensors:
+            if tensor is not None:
+                tensor.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

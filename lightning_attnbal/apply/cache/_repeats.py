@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Hashable
 
-from lightning_attnbal.apply.cache._identity import Rows
+from torch import distributed
+
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 
 _FEW_CALLS = 8
-_FEW = 0.25  # of the repeats that there should be
+_FEW = 0.05  # of the repeats that there should be
 _LITTLE = 0.1  # of an epoch: too little to tell anything from
 
 
@@ -17,44 +18,64 @@ class Repeats:
 
     Example:
         >>> repeats = Repeats()
-        >>> repeats.begin_epoch()
-        >>> repeats.begin_step(is_engaged=True)
-        >>> repeats.begin_epoch()
-        >>> repeats.expected
-        1.0
+        >>> for key in (b"a", b"b"):
+        ...     repeats.begin_epoch()
+        ...     repeats.begin_step()
+        ...     repeats.count([key])
+        >>> repeats.expected, repeats.num_known
+        (1.0, 0)
     """
 
     def __init__(self) -> None:
-        self.expected = 0.0
-        self._steps, self._engaged = 0, 0
-        self._calls, self._rows, self._known = 0, 0, 0
+        self.expected, self.num_known = 0.0, 0
+        self._form: Hashable = None
+        self._seen: set[bytes] = set()
+        self._steps, self._counted, self._has_counted = 0, 0, False
+        self._calls, self._rows = 0, 0
 
     def begin_epoch(self) -> None:
         """Samples of the epochs before this one should come back now."""
-        self.expected = self._engaged / self._steps if self._steps else 0.0
-        self._steps, self._engaged = 0, 0
-        self._calls, self._rows, self._known = 0, 0, 0
+        self.expected = self._counted / self._steps / _num_ranks() if self._steps else 0.0
+        self._steps, self._counted, self._has_counted = 0, 0, False
+        self._calls, self._rows, self.num_known = 0, 0, 0
 
-    def begin_step(self, *, is_engaged: bool) -> None:
-        """A training step starts, with or without a prefix cached."""
+    def begin_step(self) -> None:
+        """A training step starts."""
         self._steps += 1
-        self._engaged += is_engaged
+        self._has_counted = False
 
-    def count(self, rows: Rows, seen: Container[bytes]) -> None:
-        """The samples of a call, and those seen before.
+    def count(self, keys: Collection[bytes], form: Hashable = None) -> None:
+        """The samples of a call.
+
+        Args:
+            keys: of the samples.
+            form: keys of another form cannot be compared.
 
         Raises:
             NotCacheableError: far fewer come back than should.
         """
+        if form != self._form:
+            self._form, self._seen = form, set()
+            self.expected, self._counted, self._has_counted = 0.0, 0, False
+        self._counted += not self._has_counted
+        self._has_counted = True
         self._calls += 1
-        self._rows += rows.count
-        self._known += sum(key in seen for key in rows.keys)
+        self._rows += len(keys)
+        self.num_known += sum(key in self._seen for key in keys)
+        self._seen.update(keys)
         should = self.expected * self._rows
-        if self._calls < _FEW_CALLS or self.expected < _LITTLE or self._known >= _FEW * should:
+        if self._calls < _FEW_CALLS or self.expected < _LITTLE or self.num_known >= _FEW * should:
             return
         msg = (
-            f"of {self._rows} samples only {self._known} had come by before, where about "
+            f"of {self._rows} samples only {self.num_known} had come by before, where about "
             f"{should:.0f} should have: they differ from epoch to epoch (random augmentation, "
-            "random masks, negatives drawn anew, or padding that no mask tells of)"
+            "random masks, negatives drawn anew, padding that no mask tells of, or an attribute "
+            "of the model that is a number and changes)"
         )
         raise NotCacheableError(msg)
+
+
+def _num_ranks() -> int:
+    """How many processes share out the samples, differently in each epoch."""
+    is_there = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if is_there else 1

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_attnbal.apply.cache._counts import CacheCounts
 from lightning_attnbal.apply.cache._cut import Cut
 from lightning_attnbal.apply.cache._identity import Rows
-from lightning_attnbal.apply.cache._outputs import Leaf, Result, row, spans
+from lightning_attnbal.apply.cache._outputs import Leaf, Result, row
+from lightning_attnbal.apply.cache._padding import spans
 from lightning_attnbal.apply.cache._pass import Known, Pass
 from lightning_attnbal.apply.cache._proof import TOLERANCE, largest_error, outputs_differ
-from lightning_attnbal.apply.cache._reasons import NotCacheableError
+from lightning_attnbal.apply.cache._reasons import NotCacheableError, PaddingMattersError
 from lightning_attnbal.apply.cache._space import Space
 from lightning_attnbal.apply.cache._store import ActivationStore
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheCounts:
-    """What a prefix cache did so far.
-
-    Args:
-        rows: samples that went through while a prefix was cached.
-        rows_read: those that were read.
-        audits: calls in which everything was computed although it was stored, to compare.
-        trials: audits in which the host was run twice, read and computed, to compare its results.
-        largest_error: of a stored row, relative to its largest entry.
-    """
-
-    rows: int = 0
-    rows_read: int = 0
-    audits: int = 0
-    trials: int = 0
-    largest_error: float = 0.0
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the samples that were read, in [0, 1]."""
-        return self.rows_read / self.rows if self.rows else 0.0
+__all__ = ["CacheCounts", "Shelf"]
 
 
 class Shelf:
@@ -60,49 +40,56 @@ class Shelf:
     # -- reading -----------------------------------------------------------------------------
 
     def plan(self, cut: Cut, rows: Rows, below: Sequence[Cut]) -> tuple[Pass, Pass | None]:
-        """The pass that computes what must be, and one to try if everything is there to compare."""
+        """The pass that computes what must be, and one to try if there is something to compare.
+
+        Raises:
+            NotCacheableError: the prefix is trained, not in eval mode, or changes all the time.
+        """
+        self._open(cut)
         every = range(rows.count)
         whole = Pass(rows, cut.skippable.calls, every, wanted=cut.needed)
         whole.probes = cut.needed is None or (rows.is_padded and not cut.padding_proven)
-        if cut.needed is None:
-            return whole, None
-        self._open(cut)
         forms = cut.forms.get(rows.layout)
-        missing = self._space(cut).missing(rows.keys)
-        if forms is None or whole.probes:
+        if cut.needed is None or forms is None or whole.probes:
             return whole, None
         whole.read = Known(0, forms)
+        missing = self._space(cut).missing(rows.keys)
         if len(missing) == rows.count:
             return self._from_below(whole, below), None
         if missing and not cut.can_pick(rows):
             return whole, None
         known, lost = self._read(cut, rows, forms, missing)
-        if lost:
-            missing = sorted({*missing, *lost})
-            if not cut.can_pick(rows):
-                return whole, None
+        missing = sorted({*missing, *lost})
+        if len(missing) == rows.count or (lost and not cut.can_pick(rows)):
+            return whole, None
         part = Pass(rows, cut.skippable.calls, missing, read=known, wanted=cut.needed)
-        if not missing and self._is_due(cut, rows):
+        self._since_audit += 1
+        if cut.novelty(rows, missing) or self._since_audit >= self._audit_every:
             return whole, part
         return part, None
 
-    def _is_due(self, cut: Cut, rows: Rows) -> bool:
-        self._since_audit += 1
-        return bool(cut.novelty(rows)) or self._since_audit >= self._audit_every
+    def again(self, cut: Cut, rows: Rows) -> Pass | None:
+        """A pass that reads all rows, if they are there."""
+        forms = cut.forms.get(rows.layout)
+        if forms is None or not cut.space or self._space(cut).missing(rows.keys):
+            return None
+        known, lost = self._read(cut, rows, forms, [])
+        return None if lost else Pass(rows, cut.skippable.calls, [], read=known)
 
     def _from_below(self, whole: Pass, below: Sequence[Cut]) -> Pass:
         """Start where a shallower prefix that is stored and still valid ends."""
         rows = whole.rows
         for cut in below:
             forms = cut.forms.get(rows.layout)
-            if forms is None or cut.needed is None or cut.novelty(rows) or cut.trims is False:
+            calls = cut.skippable.calls
+            if forms is None or cut.needed is None or tuple(whole.calls[: len(calls)]) != calls:
                 continue
             self._open(cut)
-            if self._space(cut).missing(rows.keys):
+            if self._space(cut).missing(rows.keys) or cut.novelty(rows, []):
                 continue
             known, lost = self._read(cut, rows, forms, [])
             if not lost:
-                return replace(whole, below=replace(known, until=len(cut.skippable.calls)))
+                return replace(whole, below=replace(known, until=len(calls)))
         return whole
 
     def _read(
@@ -127,8 +114,14 @@ class Shelf:
             gathered.append((one, span.to(one.device), rest))
             return rest
 
-        out = [[target(t, leaf, i) for t, leaf in zip(batch, leaves, strict=True)] for i in positions]
-        lost = self._space(cut).read([rows.keys[i] for i in positions], out)
+        out = [
+            [target(t, leaf, i) for t, leaf in zip(batch, leaves, strict=True)] for i in positions
+        ]
+        try:
+            lost = self._space(cut).read([rows.keys[i] for i in positions], out)
+        except ValueError as error:
+            msg = f"what is stored has another form ({error})"
+            raise NotCacheableError(msg) from error
         for one, span, values in gathered:
             one[span] = values
         known = Known(len(forms), forms, dict(zip(places, batch, strict=True)))
@@ -139,9 +132,14 @@ class Shelf:
     def put(self, cut: Cut, done: Pass, forms: Sequence[Result]) -> None:
         """Store the rows of a pass that were run."""
         self._open(cut)
-        packed = self._pack(cut, done, forms)
-        self._space(cut).put([done.rows.keys[i] for i in done.missing], packed)
-        cut.note(done.rows, done.missing)
+        keys = [done.rows.keys[i] for i in done.missing]
+        stored = self._space(cut).missing(keys)
+        try:
+            self._space(cut).put(keys, self._pack(cut, done, forms))
+        except (TypeError, ValueError) as error:
+            msg = f"what it returns cannot be stored ({error})"
+            raise NotCacheableError(msg) from error
+        cut.note(done.rows, [done.missing[i] for i in stored])
 
     def _pack(self, cut: Cut, done: Pass, forms: Sequence[Result]) -> list[list[Tensor]]:
         """The kept tensors of a pass, row by row, without padding."""
@@ -155,21 +153,21 @@ class Shelf:
             for n, i in enumerate(done.missing)
         ]
 
-    def compare(self, cut: Cut, computed: Pass) -> None:
-        """Hold computed rows against what is stored.
+    def compare(self, cut: Cut, computed: Pass, tried: Pass) -> None:
+        """Hold computed rows against those that were read.
 
         Raises:
             NotCacheableError: a row differs by more than rounding.
         """
         rows, forms = computed.rows, cut.forms[computed.rows.layout]
-        known, lost = self._read(cut, rows, forms, [])
-        read = Pass(rows, computed.calls, range(rows.count), read=known, forms=list(forms))
-        read.kept = dict(known.tensors)
+        known, lost = self._read(cut, rows, forms, tried.missing)  # the model may write to them
+        gone = {*tried.missing, *lost}
+        read = replace(computed, kept=dict(known.tensors))
         found, stored = (self._pack(cut, p, forms) for p in (computed, read))
         errors = [
             largest_error(a, b)
             for i in range(rows.count)
-            if i not in lost
+            if i not in gone
             for a, b in zip(found[i], stored[i], strict=True)
         ]
         worst = max(errors, default=0.0)
@@ -177,10 +175,10 @@ class Shelf:
         top = max(self.counts.largest_error, worst)
         self.counts = replace(self.counts, audits=self.counts.audits + 1, largest_error=top)
         if worst > TOLERANCE[self.store.dtype]:
-            kinds = cut.novelty(rows) - {"again"}
+            kinds = cut.novelty(rows, tried.missing) - {"again"}
             why = "; ".join(_WHY[kind] for kind in sorted(kinds)) or _SAME
             msg = f"a stored row differs from the computed one by {worst:.1e}: {why}"
-            raise NotCacheableError(msg)
+            raise (PaddingMattersError if "repadded" in kinds else NotCacheableError)(msg)
 
     def compare_results(self, rows: Rows, read: Any, computed: Any) -> None:
         """Hold what the host returned on read rows against what it returned on computed ones.
@@ -192,14 +190,13 @@ class Shelf:
         worst = outputs_differ(read, computed, rows.real)
         if worst > 10 * TOLERANCE[self.store.dtype]:  # layers above may amplify what differs
             msg = f"on read rows the model returned something else (by {worst:.1e})"
-            raise NotCacheableError(msg)
+            raise (PaddingMattersError if rows.is_padded else NotCacheableError)(msg)
 
     def forget(self, cut: Cut) -> None:
         """Drop the rows of a prefix."""
         if cut.space:
             self.store.drop(cut.space)
-        cut.space, cut.version = "", ""
-        cut.seen.clear()
+        cut.forget()
 
     def tally(self, rows: int, read: int) -> None:
         """Count the samples of a pass."""
@@ -210,15 +207,16 @@ class Shelf:
 
     def _open(self, cut: Cut) -> None:
         """See whether the weights are those of the stored rows; if not, start anew."""
-        marks = cut.current_marks()
-        if cut.space and marks == cut.marks:
-            return
-        version = cut.weights_hash()
-        cut.marks = marks
-        if not cut.space or version != cut.version:
-            if cut.space:
+        marks = cut.state.marks()
+        if marks != cut.marks:
+            cut.check()
+            version = cut.state.digest()
+            if version != cut.version:
                 self.forget(cut)
-            cut.version, cut.space = version, cut.name_of_space(version)
+                cut.renew(version)
+            cut.marks = marks
+        if not cut.space and cut.needed is not None:
+            cut.space = cut.name_of_space(cut.version)
             self.store.space(cut.space)
 
     def _space(self, cut: Cut) -> Space:
@@ -230,6 +228,7 @@ _WHY = {
     "mixed": "perhaps a row depends on the others of its batch",
     "repadded": "perhaps a row depends on its padding",
     "earlier": "perhaps the code has changed since it was stored",
+    "part": "perhaps a row depends on the others of its batch",
 }
 
 

@@ -188,12 +188,12 @@ INVALID = {
     "lora": (
         Plan({**FREEZE_TWO.levels, "1": "lora4"}),
         UnsupportedModelError,
-        "Expected the level of unit '1' to be one of frozen, detached, local, full, but got lora4",
+        "Expected the level of unit '1' to be one of cached, frozen, .*, full, but got lora4",
     ),
     "cached": (
         Plan({**FREEZE_TWO.levels, "0": "cached"}),
         UnsupportedModelError,
-        "Expected the level of unit '0' to be one of .* but got cached",
+        "Expected a `cache` for a plan that caches '0', but got None",
     ),
     "not detachable": (
         Plan({**FREEZE_TWO.levels, "3": "detached"}),

@@ -4,7 +4,7 @@ import pytest
 
 from lightning_attnbal.core import Dimension, Plan, UnitKind
 from lightning_attnbal.tracking import (
-    Calibrated,
+    CacheUsed,
     ContributionMeasured,
     CostSpent,
     Environment,
@@ -61,8 +61,19 @@ def run(environment):
             saved_bytes={"layer.0": 64},
             reference_cost=250.0,
         ),
-        Calibrated(
-            step=2, num_steps=2, coefficients={"seconds": 0.1}, relative_error=0.02, cost=10.0
+        CacheUsed(
+            step=8,
+            rows=96,
+            rows_read=64,
+            stored_rows=32,
+            ram_bytes=2**20,
+            disk_bytes=0,
+            bytes_read=2**21,
+            seconds_read=0.002,
+            flops_saved=3e9,
+            audits=1,
+            largest_error=1e-7,
+            problems=("the disk is full",),
         ),
         ContributionMeasured(step=2, values={"layer.0": 0.1, "head": 0.5}, cost=1.0),
         PlanDecided(step=2, plan=first, spent=10.0, remaining=90.0, reason="first"),

@@ -27,7 +27,7 @@ def test_every_kind_comes_back_equal(run):
     assert {event.kind for event in run} == {
         "run_started",
         "load_measured",
-        "calibrated",
+        "cache_used",
         "contribution_measured",
         "plan_decided",
         "cost_spent",

@@ -146,7 +146,8 @@ def test_two_tasks_get_a_panel_and_a_table_each():
 def test_summary(run):
     lines = [" ".join(line.split()) for line in printed(run).splitlines()]
     assert lines[0] == (
-        "40% of the full run: 90.0% spent: 90 FLOP of 100 FLOP · planned 87.0% · no gain left"
+        "40% of the full run: 90.0% spent: 90 FLOP of 100 FLOP · planned 87.0% · "
+        "cache read 67% of its rows · no gain left"
     )
     assert lines[1] == "unit parameters cost levels contribution"
     assert lines[3:] == [
