@@ -77,7 +77,9 @@ class AttentionBalancer(pl.Callback):
         lr_schedule: "linear", "cosine", "rex" or a `Schedule`, over budget spent, reaching its
             floor when the budget ends; "auto": the module's own schedulers paced by budget spent,
             or linear if it has none; None leaves the learning rate alone.
-        warmup: share of the budget over which the learning rate rises, in [0, 1).
+        warmup: share of the budget over which the learning rate of `lr_schedule` rises, in [0, 1);
+            0.1 because the first steps train everything, for which a rate meant for few layers is
+            too high. A module's own schedulers have their own.
         moments: whether a unit that gets frozen keeps its optimizer moments ("keep" or "drop").
         calibration_steps: optimizer steps that train everything first, in [1, inf); fewer where
             they would take more than a twentieth of the budget.
@@ -108,7 +110,7 @@ class AttentionBalancer(pl.Callback):
         levels: Sequence[str | Level] = ("cached", "frozen", "full"),
         cache: CacheSettings | None = None,
         lr_schedule: str | Schedule | None = "auto",
-        warmup: float = 0.0,
+        warmup: float = 0.1,
         moments: Literal["keep", "drop"] = "keep",
         calibration_steps: int = 4,
         seed: int = 0,

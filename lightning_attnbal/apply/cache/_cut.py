@@ -10,10 +10,9 @@ from torch import nn
 
 from lightning_attnbal.apply.cache._identity import Rows
 from lightning_attnbal.apply.cache._order import Skippable
-from lightning_attnbal.apply.cache._outputs import Leaf, Result
-from lightning_attnbal.apply.cache._pass import Place
+from lightning_attnbal.apply.cache._outputs import Leaf, Place, Result
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
-from lightning_attnbal.apply.cache._state import State
+from lightning_attnbal.apply.cache._state import Settings, State
 
 _MOST_LAYOUTS = 256
 _MOST_RESTLESS = 2  # passes that may change something: caches are filled on first use
@@ -46,7 +45,7 @@ class Cut:
         skippable: what need not run.
         modules: all modules of the units, by name.
         state: what they compute with.
-        around: modules of the host that are in no unit, by name; the host itself included.
+        settings: of the modules of the host that are in no unit, and of the host itself.
 
     Attributes:
         trims: whether padding is left out of what is stored; None until it is known.
@@ -60,13 +59,17 @@ class Cut:
         shared: arguments of the host that belong to all samples.
         batch_sizes: numbers of samples seen; with two of them a dimension of samples is certain.
         restless: passes that changed what the prefix computes with.
+        version: digest of what it computes with.
+        space: what a store calls its rows.
+        marks: of its state when that was last digested.
+        is_doubtful: whether to digest it again although its marks are the same.
     """
 
     names: tuple[str, ...]
     skippable: Skippable
     modules: Mapping[str, nn.Module]
     state: State
-    around: Mapping[str, nn.Module]
+    settings: Settings
     trims: bool | None = None
     needed: frozenset[Place] | None = None
     axes: dict[Place, frozenset[int | None]] = field(default_factory=dict)
@@ -80,6 +83,7 @@ class Cut:
     version: str = ""
     space: str = ""
     marks: tuple[Any, ...] = ()
+    is_doubtful: bool = True
     num_calls: int = 0
     num_versions: int = 0
     restless: int = 0
@@ -126,7 +130,7 @@ class Cut:
             NotCacheableError: not only on first use.
         """
         self.restless += 1
-        self.marks = ()
+        self.is_doubtful = True
         if self.restless > _MOST_RESTLESS:
             raise NotCacheableError(reason)
 
@@ -170,7 +174,7 @@ class Cut:
         axis = _pick(known)
         if before is not None and _pick(before) != axis:
             self.forms.clear()
-            self.version, self.marks = "", ()  # what was stored was cut up the wrong way
+            self.version, self.is_doubtful = "", True  # what was stored was cut up the wrong way
         return axis
 
     def can_pick(self, rows: Rows) -> bool:
@@ -199,13 +203,16 @@ class Cut:
             self.seen[rows.keys[i]] = Seen(self.num_calls, rows.offsets[i])
 
     def may_trim(self, rows: Rows, forms: Sequence[Result]) -> bool:
-        """Whether everything that leaves the prefix is of shape (B, L, …), L the padded length."""
+        """Whether all that leaves the prefix can be of shape (B, L, …), L the padded length.
+
+        If it is of another shape by which it only seems so, rows will not fit, or not do.
+        """
         if rows.real is None:
             return False
         width = rows.real.shape[1]
         for call, position in self.needed or ():
             leaf = forms[call].leaves[position]
             assert isinstance(leaf, Leaf)
-            if leaf.axis != 0 or leaf.shape[:1] != (width,) or width in leaf.shape[1:]:
+            if leaf.axis != 0 or leaf.shape[:1] != (width,):
                 return False
         return True

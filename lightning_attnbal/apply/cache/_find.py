@@ -13,7 +13,7 @@ from lightning_attnbal.apply.cache._host import HostRunner
 from lightning_attnbal.apply.cache._order import Visit, find_skippable
 from lightning_attnbal.apply.cache._patches import Patches, is_compiled
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
-from lightning_attnbal.apply.cache._state import State
+from lightning_attnbal.apply.cache._state import Settings, State
 from lightning_attnbal.core import Unit
 
 
@@ -54,7 +54,7 @@ class CutFinder:
         units = [self._units[name] for name in names]
         modules = {m: self._model.get_submodule(m) for unit in units for m in unit.modules}
         state = State(modules, list(self._loose(units)))
-        return Cut(names, skippable, modules, state, dict(self._around(skippable.host)))
+        return Cut(names, skippable, modules, state, Settings(self._around(skippable.host)))
 
     def patch(
         self, cut: Cut, patches: Patches, runner: HostRunner, run_host: Callable[..., Any]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_attnbal.apply.cache._cut import Cut
 from lightning_attnbal.apply.cache._identity import Rows, identify
@@ -15,7 +15,6 @@ from lightning_attnbal.apply.cache._proof import has_nan, reached, snapshot, ten
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._repeats import Repeats
 from lightning_attnbal.apply.cache._shelf import Shelf
-from lightning_attnbal.apply.cache._state import settings
 from lightning_attnbal.apply.cache._trace import Reads
 
 _SMALL = 2**16  # numbers of a buffer that is kept while rows are read
@@ -45,7 +44,7 @@ class Call:
             self.kwargs,
             trim=cut.trims is not False,
             shared=cut.shared,
-            setting=settings(cut.around),
+            setting=cut.settings.digest(),
         )
         cut.shared |= rows.shared
         return rows
@@ -74,6 +73,17 @@ class Step:
     probes: list[Pass] = field(default_factory=list)
     done: dict[tuple[bytes, ...], Pass] = field(default_factory=dict)
     is_spoilt: bool = False
+
+    def check_loss(self, loss: Tensor) -> None:
+        """See whether something read what was left out.
+
+        Raises:
+            NotCacheableError: the loss is NaN, and rows were read.
+        """
+        self.is_spoilt = self.computed < self.rows and bool(loss.detach().isnan().any())
+        if self.is_spoilt:
+            msg = "on read rows the loss is NaN: it reads what the prefix computed on its way"
+            raise NotCacheableError(msg)
 
 
 class HostRunner:
@@ -169,7 +179,10 @@ class HostRunner:
             current.reads, current.number = reads, len(self.step.probes)
             reads.own(current.rows.tensors)
             reads.is_between = self.is_in_prefix
-        return self._under(current, cut, call)
+        before = cut.settings.now()
+        result = self._under(current, cut, call)
+        cut.settings.leave_out_changes(before)
+        return result
 
     def _read(self, current: Pass, cut: Cut, call: Call) -> Any:
         """Run on read rows, once.

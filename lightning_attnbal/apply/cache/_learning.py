@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightning_attnbal.apply.cache._cut import Cut
 from lightning_attnbal.apply.cache._host import Step
-from lightning_attnbal.apply.cache._pass import Pass, Place
+from lightning_attnbal.apply.cache._outputs import Place
+from lightning_attnbal.apply.cache._pass import Pass
 from lightning_attnbal.apply.cache._proof import padding_matters, reached
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._shelf import Shelf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,10 @@ from torch.utils import _pytree as pytree  # torch has no public tree utilities 
 
 from lightning_attnbal.apply.cache._padding import Span
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
+
+
+Place = tuple[int, int]
+"""A tensor that leaves the prefix: number of the call, position among what it returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,15 @@ class Result:
             for i, form in enumerate(self.leaves)
         ]
         return pytree.tree_unflatten(leaves, self.structure)
+
+
+@dataclass
+class Known:
+    """Tensors of the whole batch that were read, for calls `0 … until - 1`."""
+
+    until: int = 0
+    forms: Sequence[Result] = ()
+    tensors: Mapping[Place, Tensor] = field(default_factory=dict)
 
 
 def pick(tree: Any, positions: Tensor, count: int) -> Any:

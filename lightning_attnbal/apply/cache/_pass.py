@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,22 +12,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree  # torch has no public tree utilities yet
 
 from lightning_attnbal.apply.cache._identity import Rows
-from lightning_attnbal.apply.cache._outputs import Leaf, Result, pick
+from lightning_attnbal.apply.cache._outputs import Known, Leaf, Place, Result, pick
 from lightning_attnbal.apply.cache._proof import leaves_of, random_state, tensors_in
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._trace import Reads
-
-Place = tuple[int, int]
-"""A tensor that leaves the prefix: number of the call, position among what it returns."""
-
-
-@dataclass
-class Known:
-    """Tensors of the whole batch that were read, for calls `0 … until - 1`."""
-
-    until: int = 0
-    forms: Sequence[Result] = ()
-    tensors: Mapping[Place, Tensor] = field(default_factory=dict)
 
 
 @dataclass

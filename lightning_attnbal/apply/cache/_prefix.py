@@ -10,17 +10,13 @@ from torch import Tensor, nn
 
 from lightning_attnbal.apply.cache._counts import CacheCounts
 from lightning_attnbal.apply.cache._cut import Cut
-from lightning_attnbal.apply.cache._find import CutFinder
 from lightning_attnbal.apply.cache._host import Call, HostRunner, Step
 from lightning_attnbal.apply.cache._learning import learn, padding_shows
 from lightning_attnbal.apply.cache._order import CallOrder, Visit
 from lightning_attnbal.apply.cache._patches import Patches
 from lightning_attnbal.apply.cache._proof import clear_nan, random_state, set_random_state
-from lightning_attnbal.apply.cache._reasons import (
-    NotCacheableError,
-    PaddingMattersError,
-    Refusals,
-)
+from lightning_attnbal.apply.cache._prefixes import Prefixes
+from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._repeats import Repeats
 from lightning_attnbal.apply.cache._shelf import Shelf
 from lightning_attnbal.apply.cache._store import ActivationStore
@@ -57,16 +53,14 @@ class PrefixCache:
         *,
         audit_every: int = 100,
     ) -> None:
-        self._refusals = Refusals()
         self._shelf = Shelf(store, check_integer("audit_every", audit_every, low=1))
         self._repeats = Repeats()
         self._runner = HostRunner(self._shelf, self._repeats)
         self._model = model
-        self._finder = CutFinder(model, units)
+        self._prefixes = Prefixes(model, units, self._shelf)
         self._order: CallOrder | None = None
         self._visits: tuple[Visit, ...] | None = None
         self._wanted: tuple[str, ...] = ()
-        self._cuts: dict[tuple[str, ...], Cut] = {}
         self._cut: Cut | None = None
         self._patches = Patches()
         self._reads: Reads | None = None
@@ -82,7 +76,7 @@ class PrefixCache:
     @property
     def refused(self) -> Mapping[tuple[str, ...], str]:
         """Prefixes that cannot be cached, and why."""
-        return self._refusals.reasons
+        return self._prefixes.refusals.reasons
 
     @property
     def counts(self) -> CacheCounts:
@@ -96,10 +90,7 @@ class PrefixCache:
 
     def num_rows(self, names: Sequence[str]) -> int:
         """How many samples are stored for a prefix, with its weights as they are now."""
-        cut = self._cuts.get(tuple(names))
-        if cut is None or not cut.space or cut.state.marks() != cut.marks:
-            return 0
-        return len(self.store.space(cut.space))
+        return self._prefixes.num_rows(names)
 
     @property
     def num_step_rows(self) -> int:
@@ -109,7 +100,8 @@ class PrefixCache:
     @property
     def engaged(self) -> tuple[str, ...]:
         """The units that are cached now."""
-        return () if self._cut is None or self._is_refused(self._cut) else self._cut.names
+        cut = self._cut
+        return () if cut is None or self._prefixes.is_refused(cut) else cut.names
 
     @property
     def computed_share(self) -> float:
@@ -124,7 +116,7 @@ class PrefixCache:
 
     def why_not(self, names: Sequence[str]) -> str | None:
         """Why this prefix cannot be cached, or None as far as is known."""
-        return self._refusals.why_not(names)
+        return self._prefixes.refusals.why_not(names)
 
     def engage(self, names: Sequence[str]) -> None:
         """Cache these units, the lowest ones in forward order; none: stop caching.
@@ -148,7 +140,7 @@ class PrefixCache:
         """An epoch of training starts; weights are compared number by number."""
         self._repeats.begin_epoch()
         if self._cut is not None:
-            self._cut.marks = ()
+            self._cut.is_doubtful = True
 
     def begin_step(self) -> None:
         """A training step starts; the first one shows in which order the units are called."""
@@ -156,7 +148,7 @@ class PrefixCache:
         self._is_forward = True
         self._repeats.begin_step()
         if self._visits is None:
-            self._order = CallOrder(self._model, self._finder.unit_of)
+            self._order = CallOrder(self._model, self._prefixes.finder.unit_of)
             self._order.start()
         elif self._cut is not None and self._cut.needed is None and self.engaged:
             self._reads = self._runner.step.reads = Reads()
@@ -170,18 +162,16 @@ class PrefixCache:
             self._visits = visits
             self._install()
         cut, step = self._cut, self._runner.step
-        if cut is None or loss is None or self._is_refused(cut):
+        if cut is None or loss is None:
             step.probes.clear()
             return
         try:
-            if step.probes:
+            step.check_loss(loss)
+            if step.probes and not self._prefixes.is_refused(cut):
                 learn(cut, step, loss, self._shelf)
-            if step.computed < step.rows and bool(loss.detach().isnan().any()):
-                step.is_spoilt = True
-                msg = "on read rows the loss is NaN: it reads what the prefix computed on its way"
-                raise NotCacheableError(msg)
         except NotCacheableError as reason:
-            self._refuse(cut, reason)
+            self._prefixes.refuse(cut, reason)
+            step.probes.clear()
 
     def end_backward(self) -> None:
         """Gradients are there: they tell whether padded positions matter."""
@@ -195,7 +185,7 @@ class PrefixCache:
             return
         shows = padding_shows(cut, probes)
         if shows:
-            self._keep_padding(cut)
+            self._prefixes.keep_padding(cut)
         elif shows is not None:
             cut.padding_proven = True
 
@@ -219,39 +209,15 @@ class PrefixCache:
 
     def _install(self) -> None:
         """Put the engaged prefix's modules behind the cache."""
-        names, visits = self._wanted, self._visits
-        if not names or visits is None or self.why_not(names) is not None:
-            return
-        try:
-            cut = self._cuts.get(names) or self._finder.find(names, visits)
-        except NotCacheableError as reason:
-            self._refusals.note(names, str(reason), is_alone=True)
-            return
-        cut.marks = ()  # weights may have moved while nobody looked
-        self._cuts[names] = self._cut = cut
-        self._finder.patch(cut, self._patches, self._runner, self._run_host)
+        assert self._visits is not None
+        self._cut = cut = self._prefixes.get(self._wanted, self._visits)
+        if cut is not None:
+            self._prefixes.finder.patch(cut, self._patches, self._runner, self._run_host)
 
     def _release(self) -> None:
         self._patches.undo()
         self._cut = None
         self._wanted = ()
-
-    def _is_refused(self, cut: Cut) -> bool:
-        return cut.names in self._refusals.reasons
-
-    def _refuse(self, cut: Cut, reason: NotCacheableError) -> None:
-        """Give a prefix up; one that fails without padding is tried once more with it."""
-        if isinstance(reason, PaddingMattersError) and cut.trims:
-            self._keep_padding(cut)
-            return
-        self._refusals.note(cut.names, str(reason))
-        self._shelf.forget(cut)
-        self._cuts.pop(cut.names, None)
-
-    def _keep_padding(self, cut: Cut) -> None:
-        """Padding is a part of each sample from now on."""
-        self._shelf.forget(cut)
-        cut.trims = False
 
     def _run_host(
         self, host: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
@@ -262,24 +228,15 @@ class PrefixCache:
             return forward(*args, **kwargs)
         if self._is_backward:
             return self._runner.run_again(cut, call)
-        if not self._is_forward or self._is_refused(cut):
+        if not self._is_forward or self._prefixes.is_refused(cut):
             return forward(*args, **kwargs)
         before = random_state()
         try:
-            result, reason = self._runner.run(cut, call, self._below(cut))
+            result, reason = self._runner.run(cut, call, self._prefixes.below(cut))
         except NotCacheableError as error:
-            self._refuse(cut, error)
+            self._prefixes.refuse(cut, error)
             set_random_state(before)
             return forward(*args, **kwargs)
         if reason is not None:
-            self._refuse(cut, reason)
+            self._prefixes.refuse(cut, reason)
         return result
-
-    def _below(self, cut: Cut) -> list[Cut]:
-        """Shallower prefixes of the same host whose rows may still be there, deepest first."""
-        found = [
-            other
-            for other in self._cuts.values()
-            if set(other.names) < set(cut.names) and other.skippable.host == cut.skippable.host
-        ]
-        return sorted(found, key=lambda other: -len(other.names))

@@ -45,6 +45,15 @@ def set_random_state(state: tuple[Any, ...]) -> None:
         torch.cuda.set_rng_state(torch.frombuffer(bytearray(one), dtype=torch.uint8), i)
 
 
+def set_seed(seed: int) -> None:
+    """Start the generators of `random_state` from a seed in [0, 2^64)."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 @contextmanager
 def unharmed(module: nn.Module) -> Iterator[None]:
     """Random state, buffers and plain attributes of `module` afterwards as before.
@@ -72,7 +81,7 @@ def unharmed(module: nn.Module) -> Iterator[None]:
 def snapshot(module: nn.Module, most: float = float("inf")) -> Callable[[], None]:
     """Keep the buffers of `module` with at most so many numbers; the result puts them back."""
     kept = [
-        (part, name, buffer, buffer.clone(), buffer._version)
+        (part, name, buffer, buffer.clone())
         for part in module.modules()
         for name, buffer in part.named_buffers(recurse=False)
         if buffer.numel() <= most
@@ -80,10 +89,10 @@ def snapshot(module: nn.Module, most: float = float("inf")) -> Callable[[], None
 
     def restore() -> None:
         with torch.no_grad():
-            for part, name, buffer, before, version in kept:
+            for part, name, buffer, before in kept:
                 if getattr(part, name) is not buffer:
                     setattr(part, name, buffer)
-                if buffer._version != version:
+                if not torch.equal(buffer, before):  # batch norm writes without telling
                     buffer.copy_(before)
 
     return restore

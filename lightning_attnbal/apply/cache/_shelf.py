@@ -12,9 +12,9 @@ from torch import Tensor
 from lightning_attnbal.apply.cache._counts import CacheCounts
 from lightning_attnbal.apply.cache._cut import Cut
 from lightning_attnbal.apply.cache._identity import Rows
-from lightning_attnbal.apply.cache._outputs import Leaf, Result, row
+from lightning_attnbal.apply.cache._outputs import Known, Leaf, Result, row
 from lightning_attnbal.apply.cache._padding import spans
-from lightning_attnbal.apply.cache._pass import Known, Pass
+from lightning_attnbal.apply.cache._pass import Pass
 from lightning_attnbal.apply.cache._proof import TOLERANCE, largest_error, outputs_differ
 from lightning_attnbal.apply.cache._reasons import NotCacheableError, PaddingMattersError
 from lightning_attnbal.apply.cache._space import Space
@@ -121,7 +121,7 @@ class Shelf:
             lost = self._space(cut).read([rows.keys[i] for i in positions], out)
         except ValueError as error:
             msg = f"what is stored has another form ({error})"
-            raise NotCacheableError(msg) from error
+            raise (PaddingMattersError if cut.trims else NotCacheableError)(msg) from error
         for one, span, values in gathered:
             one[span] = values
         known = Known(len(forms), forms, dict(zip(places, batch, strict=True)))
@@ -208,13 +208,13 @@ class Shelf:
     def _open(self, cut: Cut) -> None:
         """See whether the weights are those of the stored rows; if not, start anew."""
         marks = cut.state.marks()
-        if marks != cut.marks:
+        if cut.is_doubtful or marks != cut.marks:
             cut.check()
             version = cut.state.digest()
             if version != cut.version:
                 self.forget(cut)
                 cut.renew(version)
-            cut.marks = marks
+            cut.marks, cut.is_doubtful = marks, False
         if not cut.space and cut.needed is not None:
             cut.space = cut.name_of_space(cut.version)
             self.store.space(cut.space)

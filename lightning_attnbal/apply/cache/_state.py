@@ -118,27 +118,62 @@ class State:
             yield from ((module, module is top) for module in top.modules())
 
 
-def settings(modules: Mapping[str, nn.Module]) -> bytes:
-    """Digest of public attributes that are plain values or tensors, of these modules alone.
+class Settings:
+    """Public attributes of some modules that are plain values or tensors, as part of a row's key.
+
+    What the modules' own forward changes is no setting: a counter, or a result that is noted.
+
+    Args:
+        modules: by name; what is inside of them does not count.
 
     Example:
         >>> module = nn.Linear(2, 2)
-        >>> before = settings({"": module})
+        >>> settings = Settings({"": module})
+        >>> before = settings.digest()
         >>> module.task = "b"
-        >>> before == settings({"": module})
+        >>> before == settings.digest()
         False
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, module in modules.items():
-        for key, value in vars(module).items():
-            if key.startswith("_") or key in _OWN:
-                continue
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = modules
+        self._written: set[str] = set()
+
+    def now(self) -> dict[str, Any]:
+        """By name, each setting."""
+        return {
+            f"{name}.{key}": value
+            for name, module in self._modules.items()
+            for key, value in vars(module).items()
+            if not key.startswith("_")
+            and key not in _OWN
+            and (isinstance(value, Tensor) or _is_plain(value))
+            and f"{name}.{key}" not in self._written
+        }
+
+    def leave_out_changes(self, before: Mapping[str, Any]) -> None:
+        """What is not as it was before the forward is no setting from now on."""
+        after = self.now()
+        self._written |= {
+            k for k in {**before, **after} if not _is_same(before.get(k), after.get(k))
+        }
+
+    def digest(self) -> bytes:
+        """Of all settings."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in self.now().items():
             if isinstance(value, Tensor):
-                digest.update(f"{name}.{key}:{value.dtype}{tuple(value.shape)};".encode())
+                digest.update(f"{name}:{value.dtype}{tuple(value.shape)};".encode())
                 digest.update(as_bytes(value))
-            elif _is_plain(value):
-                digest.update(f"{name}.{key}:{value!r};".encode())
-    return digest.digest()
+            else:
+                digest.update(f"{name}:{value!r};".encode())
+        return digest.digest()
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    if isinstance(before, Tensor) or isinstance(after, Tensor):
+        return before is after
+    return bool(before == after)
 
 
 def _is_plain(value: Any) -> bool:

@@ -327,3 +327,15 @@ def test_shapes_that_depend_on_numbers(build, modules, inputs):
     for levels in ([FULL, FULL], [FROZEN, FULL], [FULL, FROZEN]):
         expected = real_flops(model, lambda m: m(*inputs).sum(), units, levels)
         assert plan_cost(loads, levels) == pytest.approx(expected, rel=0.01)
+
+
+def test_boundary_bytes_are_what_a_batch_takes_above_each_unit():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7), nn.Linear(7, 2))
+    units = [
+        Unit(str(i), i, UnitKind.BLOCK, (str(i),), (f"{i}.weight", f"{i}.bias"), 1)
+        for i in range(3)
+    ]
+    with UnitTracer(model, units) as tracer:
+        trace = tracer.stop(model(torch.ones(4, 3)).sum())
+    loads = count_units(model, units, trace)
+    assert [load.boundary_bytes for load in loads] == [4 * 5 * 4, 4 * 7 * 4, 0]

@@ -13,6 +13,7 @@ from lightning_attnbal.core import (
     FROZEN,
     FULL,
     LOCAL,
+    Caching,
     Dimension,
     PassCost,
     Plan,
@@ -277,3 +278,33 @@ def test_step_time_model_survives_json():
 def test_step_time_model_refuses_wrong_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(StepTimeModel(timed_chain()))
+
+
+@pytest.mark.parametrize(
+    "fills", [(5, 5, 5), (9, 4, 0), (0, 3, 9)], ids=["even", "deeper fuller", "shallow fuller"]
+)
+def test_filling_a_prefix_costs_its_forward_pass_whatever_shallower_ones_would(fills):
+    loads = chain(4)
+    terms = {f"layer.{i}": Caching(fill=fill) for i, fill in enumerate(fills)}
+    problem = build_problem(
+        loads, {x.unit.name: 1.0 for x in loads}, [CACHED, FULL], batches_per_step=2, caching=terms
+    )
+    for depth in (1, 2, 3):
+        levels = (CACHED,) * depth + (FULL,) * (4 - depth)
+        assert problem.one_off(levels) == pytest.approx(10.0 * depth * fills[depth - 1])
+
+
+def test_missed_and_read_samples_cost_something_per_step():
+    loads = chain(3)
+    terms = {"layer.0": Caching(miss=0.2, read=1.0), "layer.1": Caching(miss=0.1, read=3.0)}
+    problem = build_problem(
+        loads, {"layer.2": 1.0}, [CACHED, FULL], batches_per_step=4, caching=terms
+    )
+    first, second = (problem.menus[i].option(CACHED).cost for i in (0, 1))
+    assert first == pytest.approx(4 * (0.2 * 10 + 1))
+    assert first + second == pytest.approx(4 * (0.1 * 20 + 3))
+
+
+def test_units_without_terms_are_not_offered_to_be_cached():
+    problem = build_problem(chain(2), {"layer.1": 1.0}, [CACHED, FULL], caching={})
+    assert all(option.level != CACHED for menu in problem.menus for option in menu.options)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attnbal.apply.cache import ActivationStore, PrefixCache
+from lightning_attnbal.apply.cache._proof import random_state, set_random_state
 from lightning_attnbal.core import Unit, UnitKind
 
 WIDTH, TOKENS, SAMPLES = 6, 5, 12
+
+CALLS: Counter[int] = Counter()
+"""How often blocks ran, by identity."""
 
 
 class Block(nn.Module):
@@ -25,6 +30,7 @@ class Block(nn.Module):
         self.inner = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        CALLS[id(self)] += 1
         hidden = hidden + self.mix(hidden.transpose(1, 2)).transpose(1, 2)
         return hidden + torch.tanh(self.inner(hidden))
 
@@ -55,6 +61,66 @@ class Net(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.head(self.body(*args, **kwargs).mean(dim=1))
+
+
+class TokenBlock(nn.Module):
+    """Attention among the tokens that the mask keeps; rows do not depend on their padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        CALLS[id(self)] += 1
+        keep = mask[:, None, :].bool()
+        scores = (hidden @ hidden.transpose(1, 2)).masked_fill(~keep, float("-inf"))
+        return hidden + torch.tanh(self.inner(scores.softmax(dim=-1) @ hidden))
+
+
+class TokenBody(Body):
+    """A host that is told what is padding."""
+
+    def __init__(self, block: Callable[[], nn.Module] = TokenBlock) -> None:
+        super().__init__(block)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        for block in self.blocks:
+            hidden = block(hidden, attention_mask)
+        return hidden
+
+
+class TokenNet(nn.Module):
+    """Pools what is no padding, unless `pool` does otherwise."""
+
+    def __init__(self, body: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = TokenBody() if body is None else body
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(self.pool(self.body(hidden, attention_mask), attention_mask))
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def padded(epochs: int, size: int = 4, count: int = SAMPLES, *, left: bool = False) -> list[Any]:
+    """Per epoch batches of (hidden, mask) as long as their longest sample, lengths in [2, 7]."""
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randn(count, 7, WIDTH, generator=generator)
+    lengths = torch.randint(2, 8, (count,), generator=generator)
+    orders = shuffled(torch.arange(count), epochs, size)
+    return [[_pad(tokens[i], lengths[i], left=left) for i in order] for order in orders]
+
+
+def _pad(tokens: Tensor, lengths: Tensor, *, left: bool) -> tuple[Tensor, Tensor]:
+    width = int(lengths.max())
+    hidden, mask = torch.zeros(len(tokens), width, WIDTH), torch.zeros(len(tokens), width).long()
+    for i, length in enumerate(lengths.tolist()):
+        where = slice(width - length, width) if left else slice(length)
+        hidden[i, where] = tokens[i, :length]
+        mask[i, where] = 1
+    return hidden, mask
 
 
 def loss_of(model: nn.Module, batch: Any) -> Tensor:
@@ -129,7 +195,7 @@ class Twins:
     """A model with a cached prefix, and one without; every step is taken by both.
 
     Attributes:
-        worst: largest difference of a loss or of a gradient so far: min(absolute, relative).
+        worst: largest `difference` of a loss or of a gradient so far.
         losses: of the cached model.
         cache: of the cached model.
     """
@@ -179,10 +245,10 @@ class Twins:
             self.epoch(batches, **options)
 
     def step(self, batch: Any, *, is_last: bool = True) -> None:
-        state = torch.get_rng_state()
+        state = random_state()
         expected = self.loss(self.plain, copy.deepcopy(batch))
         expected.backward()
-        torch.set_rng_state(state)
+        set_random_state(state)
         self.cache.begin_step()
         found = self.loss(self.model, copy.deepcopy(batch))
         self.cache.end_forward(found)
@@ -190,9 +256,18 @@ class Twins:
         self.cache.end_backward()
         self.losses.append(found.item())
         self.worst = max(self.worst, difference(expected, found), self._gradients())
-        for optimizer in self.optimizers if is_last else ():
-            optimizer.step()
-            optimizer.zero_grad()
+        if is_last:
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            self._align()
+
+    def _align(self) -> None:
+        """Both start the next step alike, so that rounding does not grow from step to step."""
+        with torch.no_grad():
+            for p, q in zip(self.plain.parameters(), self.model.parameters(), strict=True):
+                if p.requires_grad:
+                    q.copy_(p)
 
     def _gradients(self) -> float:
         """The largest difference between gradients of the two."""
@@ -209,29 +284,19 @@ class Twins:
 
 
 def difference(expected: Tensor, found: Tensor) -> float:
-    """min(largest absolute, largest relative to the largest entry); inf if something is NaN."""
+    """Largest |expected - found| over 1 + largest |expected|; inf if something is NaN."""
     expected, found = expected.detach().double(), found.detach().double()
     if bool((expected - found).isnan().any()):
         return float("inf")
-    absolute = float((expected - found).abs().max())
-    return min(absolute, absolute / max(float(expected.abs().max()), 1e-30))
+    return float((expected - found).abs().max() / (1 + expected.abs().max()))
 
 
 @contextmanager
-def calls_counted(*modules: nn.Module):
-    """How often the layers inside these modules run, in a list of one number."""
-    calls = [0] * len(modules)
-
-    def count(i: int):
-        def hook(*_: object) -> None:
-            calls[i] += 1
-
-        return hook
-
-    handles = [m.register_forward_pre_hook(count(i)) for i, m in enumerate(modules)]
+def calls_counted(*blocks: nn.Module) -> Iterator[list[int]]:
+    """How often blocks ran, by then; hooks in the prefix would count as a change of it."""
+    before, calls = [CALLS[id(block)] for block in blocks], []
     yield calls
-    for handle in handles:
-        handle.remove()
+    calls += [CALLS[id(block)] - n for block, n in zip(blocks, before, strict=True)]
 
 
 def traces(model: nn.Module) -> list[str]:
