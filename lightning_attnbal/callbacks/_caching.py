@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_attnbal.apply.cache import ActivationStore, CacheSettings, PrefixCache
+from lightning_attnbal.callbacks._account import Account
 from lightning_attnbal.core import CACHED, FROZEN, Caching, Plan, Unit, UnitLoad
 
 _LEAST_ROOM = 0.5  # of an epoch; with less, most samples would be computed all the same
@@ -42,6 +43,7 @@ class Caches:
             every = settings.audit_every
             self.prefix = PrefixCache(model, units, self.store, audit_every=every)
         self.epoch_batches: int | None = None
+        self.account = Account()
         self.flops_saved = 0.0
         self.is_reading = False
         self._rows, self._batches = 0, 0
@@ -69,23 +71,36 @@ class Caches:
         if self.prefix is not None:
             self.prefix.end_backward()
 
-    def end_step(self, plan: Plan, cost: Callable[[Plan], float]) -> float:
-        """What the batch cost beyond `cost(plan)`, in FLOPs: samples run, results compared."""
-        if self.prefix is None or not _cached(plan):
+    def end_step(self, plan: Plan, forwards: Mapping[str, float]) -> float:
+        """What the batch cost beyond what trains, in FLOPs: samples run, results compared.
+
+        Args:
+            plan: the plan in force.
+            forwards: unit name → FLOPs of its forward pass on this batch.
+        """
+        names = _cached(plan)
+        if self.prefix is None or self._settings is None or not names:
             self.is_reading = False
             return 0.0
-        share = self.prefix.computed_share
-        self.is_reading = share < 0.5
-        if self.prefix.num_step_rows:
-            self._rows += self.prefix.num_step_rows
-            self._batches += 1
-        skipped = cost(self.thawed(plan)) - cost(plan)
-        self.flops_saved += (1 - share) * skipped
-        trial = 0.0
-        if self.prefix.num_trials:
-            at_rest = Plan({name: CACHED if plan[name] == CACHED else FROZEN for name in plan})
-            trial = self.prefix.num_trials * cost(at_rest)
-        return share * skipped + trial
+        self.is_reading = self.prefix.computed_share < 0.5
+        whole = sum(forwards[name] for name in names)
+        calls = self.prefix.step_keys()
+        if not calls:
+            return whole
+        self._rows += sum(map(len, calls))
+        self._batches += 1
+        charge = self.account.charge(names, calls)
+        for keys in calls:
+            self.account.pay(names, self.prefix.stored(keys))
+        run = sum(forwards[name] * charge.run[name] for name in names)
+        checks = charge.read * whole / self._settings.audit_every
+        checks += charge.proofs * sum(forwards.values())
+        self.flops_saved += whole - run - checks
+        return run + checks
+
+    def apply(self, plan: Plan) -> None:
+        """A plan takes effect: what it trains makes rows of prefixes with it worthless."""
+        self.account.train(plan)
 
     def close(self) -> None:
         """Give memory and files back."""
@@ -114,6 +129,11 @@ class Caches:
         """
         names = _cached(plan)
         return self._fill(names, forwards) if names else 0.0
+
+    def most(self, plan: Plan, forwards: Mapping[str, float]) -> float:
+        """The most that a batch may be charged beyond its thawed plan, in FLOPs."""
+        names = _cached(plan)
+        return self.account.proofs_left(names) * sum(forwards.values()) if names else 0.0
 
     def why_refused(self, plan: Plan | None) -> str | None:
         """Why this plan's prefix turned out not to be cacheable, if so."""
@@ -155,7 +175,8 @@ class Caches:
         if self.prefix is None or not self.epoch_batches:
             return 0.0
         per_batch = self._rows / self._batches if self._batches else 1.0
-        stored = [self.prefix.num_rows(names[: i + 1]) / per_batch for i in range(len(names))]
+        prefixes = (tuple(names[: i + 1]) for i in range(len(names)))
+        stored = [self.account.num_paid(prefix) / per_batch for prefix in prefixes]
         missing = max(0.0, self.epoch_batches - stored[-1])
         sums = list(accumulate(forwards[name] for name in names))
         if not sums[-1]:
@@ -182,12 +203,21 @@ class Caches:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint; what is stored is not part of it."""
-        return {"flops_saved": self.flops_saved, "rows": self._rows, "batches": self._batches}
+        return {
+            "flops_saved": self.flops_saved,
+            "rows": self._rows,
+            "batches": self._batches,
+            "account": self.account.state_dict(),
+            "order": None if self.prefix is None else self.prefix.order_to_list(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.flops_saved = float(state["flops_saved"])
         self._rows, self._batches = int(state["rows"]), int(state["batches"])
+        self.account.load_state_dict(state["account"])
+        if self.prefix is not None and state["order"] is not None:
+            self.prefix.order_from_list(state["order"])
 
 
 def _cached(plan: Plan) -> tuple[str, ...]:

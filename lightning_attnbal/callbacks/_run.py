@@ -279,11 +279,14 @@ class Run:
         return max(fewest, min(self.calibration_steps, math.floor(affordable)))
 
     def _step_cost(self) -> float:
-        """Expected cost of the next optimizer step: as the last one, read or run."""
+        """What the next optimizer step may cost: no sample may have been stored before."""
         if not self.ledger.batches:
             return math.nan
-        now = self.session.caches.effective(self.session.plan or self.session.full_plan)
-        return self._cost_of_batch(now) * self.batches_per_step
+        plan = self.session.plan or self.session.full_plan
+        if self.dimension is Dimension.SECOND:
+            return self.clock.seconds_per_batch * self.batches_per_step
+        dearest = self._cost_of_batch(self.session.caches.thawed(plan)) * self.batches_per_step
+        return dearest + self.session.most_extra(plan)
 
     def _see_what_is_left(self) -> None:
         """Finish when the next optimizer step would exceed the budget."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -163,13 +162,18 @@ class Session:
         self.end_forward()
         self.shapes.book(self._shape)
         plan = self.plan or self.full_plan
-        cost = partial(self.shapes.cost, self._shape)
-        return cost(plan) + self.caches.end_step(plan, cost), self.full_flops
+        extra = self.caches.end_step(plan, self.shapes.forwards(self._shape))
+        return self.shapes.cost(self._shape, plan) + extra, self.full_flops
 
     def fill_left(self, plan: Plan) -> float:
         """Batches that must still be run through the plan's prefix until its cache is full."""
         forwards = {load.unit.name: load.flops.forward for load in self.shapes.loads}
         return self.caches.fill_left(plan, forwards)
+
+    def most_extra(self, plan: Plan) -> float:
+        """The most that checks of the cache can add to a batch, in FLOPs."""
+        forwards = {load.unit.name: load.flops.forward for load in self.shapes.loads}
+        return self.caches.most(plan, forwards)
 
     def cost_per_batch(self, dimension: Dimension, plan: Plan | None = None) -> float:
         """Mean cost of a batch under `plan` (default: the current one), over the shapes so far."""
@@ -249,6 +253,7 @@ class Session:
     def apply(self, plan: Plan) -> None:
         """Make the model do what `plan` says; new estimates replace the old where it trains."""
         self.applier.apply(plan, self.optimizers)
+        self.caches.apply(plan)
         self._outdated = set(plan.trained)
 
     def close(self) -> None:

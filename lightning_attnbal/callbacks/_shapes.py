@@ -60,6 +60,10 @@ class ShapeCosts:
             costs[shape] = plan_cost(loads, plan, dimension=Dimension.FLOP, fixed=fixed)
         return costs[shape]
 
+    def forwards(self, shape: Hashable) -> dict[str, float]:
+        """FLOPs of each unit's forward pass on a batch of this shape."""
+        return {load.unit.name: load.flops.forward for load in self._shapes[shape][0]}
+
     def mean_cost(self, plan: Plan) -> float:
         """Mean FLOPs of a batch under `plan`, over the batches seen."""
         total = sum(self.cost(shape, plan) * n for shape, n in self._num_batches.items())

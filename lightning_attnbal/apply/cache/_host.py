@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_attnbal.apply.cache._cut import Cut
 from lightning_attnbal.apply.cache._identity import Rows, identify
@@ -15,7 +15,7 @@ from lightning_attnbal.apply.cache._proof import has_nan, reached, snapshot, ten
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._repeats import Repeats
 from lightning_attnbal.apply.cache._shelf import Shelf
-from lightning_attnbal.apply.cache._trace import Reads
+from lightning_attnbal.apply.cache._step import Step
 
 _SMALL = 2**16  # numbers of a buffer that is kept while rows are read
 
@@ -48,42 +48,6 @@ class Call:
         )
         cut.shared |= rows.shared
         return rows
-
-
-@dataclass
-class Step:
-    """Figures of one training step, and the passes that its gradients tell something about.
-
-    Args:
-        reads: what follows results through the step; None if nothing does.
-
-    Attributes:
-        rows: samples that went through the host.
-        computed: those that were run.
-        trials: how often the host was run twice.
-        probes: passes with watched results.
-        done: by the keys of their rows, passes of this step, for recomputation in the backward.
-        is_spoilt: whether the loss came out as NaN on read rows.
-    """
-
-    reads: Reads | None = None
-    rows: int = 0
-    computed: int = 0
-    trials: int = 0
-    probes: list[Pass] = field(default_factory=list)
-    done: dict[tuple[bytes, ...], Pass] = field(default_factory=dict)
-    is_spoilt: bool = False
-
-    def check_loss(self, loss: Tensor) -> None:
-        """See whether something read what was left out.
-
-        Raises:
-            NotCacheableError: the loss is NaN, and rows were read.
-        """
-        self.is_spoilt = self.computed < self.rows and bool(loss.detach().isnan().any())
-        if self.is_spoilt:
-            msg = "on read rows the loss is NaN: it reads what the prefix computed on its way"
-            raise NotCacheableError(msg)
 
 
 class HostRunner:
@@ -134,7 +98,7 @@ class HostRunner:
         rows = call.rows(cut)
         self._repeats.count(rows.keys, (cut.skippable.host, cut.trims is False))
         current, trial = self._shelf.plan(cut, rows, below)
-        tried = None
+        tried, trial = None, trial if self.step.may_run_twice else None
         if trial is not None:
             with unharmed(call.host):
                 tried = self._on_read_rows(trial, cut, call)
@@ -146,6 +110,7 @@ class HostRunner:
         self.step.rows += rows.count
         self.step.computed += len(current.missing)
         self.step.done[rows.keys] = current
+        self.step.keys.append(rows.keys)
         self._shelf.tally(rows.count, rows.count - len(current.missing))
         try:
             self._finish(cut, current, trial, tried, result)

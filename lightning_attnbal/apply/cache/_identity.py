@@ -116,8 +116,9 @@ def identify(
     for name, leaf in named:
         is_shared = name in for_all or not isinstance(leaf, Tensor)
         contents = [_whole(leaf)] * count if is_shared else _by_row(leaf, real, counts)
+        heads = {kind: _framed(name.encode(), kind.encode()) for kind in {k for k, _ in contents}}
         for digest, (kind, content) in zip(digests, contents, strict=True):
-            digest.update(_framed(name.encode(), kind.encode(), len(content).to_bytes(8)))
+            digest.update(heads[kind])  # from which the length of the content follows
             digest.update(content)
     layout = tuple(
         (name, tuple(x.shape) if name in for_all else tuple(x.shape[1:]), str(x.dtype), x.device)

@@ -7,16 +7,30 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_attnbal.apply.cache._cut import Cut
-from lightning_attnbal.apply.cache._host import Step
 from lightning_attnbal.apply.cache._outputs import Place
 from lightning_attnbal.apply.cache._pass import Pass
+from lightning_attnbal.apply.cache._prefixes import Prefixes
 from lightning_attnbal.apply.cache._proof import padding_matters, reached
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._shelf import Shelf
+from lightning_attnbal.apply.cache._step import Step
 
 
-def learn(cut: Cut, step: Step, loss: Tensor, shelf: Shelf) -> None:
-    """What leaves the prefix, and store the rows of this step.
+def learn(cut: Cut, step: Step, loss: Tensor, shelf: Shelf, prefixes: Prefixes) -> None:
+    """What leaves the prefix, and store the rows of this step; or why it cannot be cached."""
+    try:
+        step.check_loss(loss)
+        if step.probes and not prefixes.is_refused(cut):
+            _learn_needed(cut, step, loss)
+            for probe in step.probes:
+                _store(cut, probe, shelf)
+    except NotCacheableError as reason:
+        prefixes.refuse(cut, reason)
+        step.probes.clear()
+
+
+def _learn_needed(cut: Cut, step: Step, loss: Tensor) -> None:
+    """What leaves the prefix.
 
     Raises:
         NotCacheableError: nothing does, or something else than before.
@@ -29,14 +43,16 @@ def learn(cut: Cut, step: Step, loss: Tensor, shelf: Shelf) -> None:
     elif not needed <= cut.needed:
         msg = "the loss depends on other layers' outputs than it did before"
         raise NotCacheableError(msg)
-    for probe in step.probes:
-        forms = cut.learn_forms(probe.rows, probe.forms)
-        if forms is None:
-            continue
-        if cut.trims is None:
-            cut.trims = cut.may_trim(probe.rows, forms)
-        if probe.rows.real is None or cut.trims:
-            shelf.put(cut, probe, forms)
+
+
+def _store(cut: Cut, probe: Pass, shelf: Shelf) -> None:
+    forms = cut.learn_forms(probe.rows, probe.forms)
+    if forms is None:
+        return
+    if cut.trims is None:
+        cut.trims = cut.may_trim(probe.rows, forms)
+    if probe.rows.real is None or cut.trims:
+        shelf.put(cut, probe, forms)
 
 
 def _needed(step: Step, loss: Tensor) -> frozenset[Place]:
@@ -53,15 +69,15 @@ def _needed(step: Step, loss: Tensor) -> frozenset[Place]:
     return frozenset(found)
 
 
-def padding_shows(cut: Cut, probes: Sequence[Pass]) -> bool | None:
-    """Whether padded positions matter to the loss; None if no row was padded."""
-    assert cut.needed is not None
-    shows = None
+def learn_padding(cut: Cut, probes: Sequence[Pass], prefixes: Prefixes) -> None:
+    """Whether padded positions matter to the loss; if they do, padding is kept from now on."""
+    if not cut.trims or cut.needed is None:
+        return
     for probe in probes:
         if probe.rows.real is None or not probe.rows.is_padded:
             continue
         needed = [leaf for place, leaf in probe.leaves.items() if place in cut.needed]
         if padding_matters(needed, probe.rows.real):
-            return True
-        shows = False
-    return shows
+            prefixes.keep_padding(cut)
+            return
+        cut.padding_proven = True

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree  # torch has no public tree utilities 
 from lightning_attnbal.apply.cache._padding import Span
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 
-
 Place = tuple[int, int]
 """A tensor that leaves the prefix: number of the call, position among what it returns."""
 

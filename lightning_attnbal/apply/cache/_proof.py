@@ -29,7 +29,7 @@ def random_state() -> tuple[Any, ...]:
     """Where PyTorch's, Python's and numpy's global random generators stand; can be compared."""
     kind, keys, *rest = np.random.get_state()
     cuda: tuple[bytes, ...] = ()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         cuda = tuple(x.numpy().tobytes() for x in torch.cuda.get_rng_state_all())
     numbers = (kind, np.asarray(keys).tobytes(), *rest)
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), numbers, cuda
@@ -48,7 +48,7 @@ def set_random_state(state: tuple[Any, ...]) -> None:
 def set_seed(seed: int) -> None:
     """Start the generators of `random_state` from a seed in [0, 2^64)."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lightning_attnbal.apply.cache._identity import PLAIN, as_bytes
 
 _SAMPLES = 16  # numbers of each tensor that are looked at on every call
+_SIMPLE, _DICTS = frozenset(PLAIN), frozenset({dict, OrderedDict})
 _MANY = 256  # a larger collection is data, not a setting
 _COLLECTIONS = (list, tuple, set, frozenset)
 _OWN = ("forward", "training")  # what caching sets itself
@@ -64,11 +66,15 @@ class State:
         alive: list[Any] = []
         tensors: list[Tensor] = []
         for module, is_top in self._inside():
-            found.append(id(module))
+            found += (id(module), *vars(module))
             for name, value in vars(module).items():
-                if name not in _OWN and not (is_top and "hooks" in name):
-                    found += (name, *_marks_of(value, alive, tensors))
-            found.append(module.training)
+                kind = type(value)
+                if kind in _SIMPLE:
+                    found.append(value)
+                elif kind in _DICTS and not value:
+                    found.append(0)  # most of a module's attributes, on each call
+                elif name != "forward" and not (is_top and "hooks" in name):
+                    found += _marks_of(value, alive, tensors)
         tensors += [getattr(module, name) for module, name in self._loose]
         tensors += self._others
         where = tuple((id(x), x.data_ptr()) for x in tensors)
@@ -196,14 +202,14 @@ def _setting(name: str, value: Any, is_top: bool) -> str | None:
     return None
 
 
-def _marks_of(value: Any, alive: list[Any], tensors: list[Tensor]) -> tuple[Any, ...]:
+def _marks_of(value: Any, alive: list[Any], tensors: list[Tensor]) -> Iterable[Any]:
     """What changes with an attribute; tensors are noted instead."""
-    if isinstance(value, dict) and len(value) <= _MANY:  # parameters, buffers, hooks, parts
-        marks: list[Any] = [len(value)]
-        for key, inside in value.items():
-            marks += (key, _mark_of(inside, alive, tensors))
-        return tuple(marks)
-    return (_mark_of(value, alive, tensors),)
+    if not isinstance(value, dict) or len(value) > _MANY:
+        return (_mark_of(value, alive, tensors),)
+    marks: list[Any] = []
+    for key, inside in value.items():  # parameters, buffers, hooks, parts
+        marks += (key, _mark_of(inside, alive, tensors))
+    return marks
 
 
 def _mark_of(value: Any, alive: list[Any], tensors: list[Tensor]) -> Any:

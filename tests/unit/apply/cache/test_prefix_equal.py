@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from functools import partial
 
 import pytest
 import torch
@@ -510,3 +512,55 @@ def test_last_batch_of_one_sample_with_a_shared_result(make):
     assert twins.worst <= CLOSE
     assert twins.reasons == ""
     assert twins.cache.counts.rows_read > 0
+
+
+def test_host_is_not_run_twice_while_others_count_its_calls(make):
+    twins = make(audit_every=1)
+    for batches in shuffled(samples(), 4):
+        for batch in batches:
+            begin = twins.cache.begin_step
+            twins.cache.begin_step = partial(begin, may_run_twice=False)
+            twins.step(batch)
+            twins.cache.begin_step = begin
+    assert twins.cache.counts.trials == 0
+    assert twins.cache.counts.rows_read == 0  # what was never compared is not read
+    twins.train(shuffled(samples(), 3))
+    assert twins.cache.counts.trials > 0
+    assert twins.worst <= CLOSE
+
+
+def test_audits_go_on(make):
+    twins = make(audit_every=2)
+    twins.train(shuffled(samples(), 8))
+    counts = twins.cache.counts
+    assert counts.audits == counts.trials > 5
+    assert counts.largest_error <= 1e-6
+    assert twins.worst <= CLOSE
+
+
+def test_counts_of_a_step(make):
+    twins = make()
+    epochs = shuffled(samples(), 6)
+    twins.train(epochs[:5])
+    twins.step(epochs[5][0])
+    cache = twins.cache
+    assert (cache.computed_share, cache.num_trials) == (0.0, 0)
+    assert [len(keys) for keys in cache.step_keys()] == [4]
+    assert cache.stored([*cache.step_keys()[0], b"other"]) == list(cache.step_keys()[0])
+    assert cache.num_rows(cache.wanted) == SAMPLES
+    twins.step(torch.cat([epochs[5][1], samples(4, seed=8)]))
+    assert cache.computed_share == 0.5
+    assert cache.num_rows(["head"]) == 0
+    cache.begin_epoch()
+    assert cache.num_rows(cache.wanted) == SAMPLES + 4
+
+
+def test_order_of_calls_from_a_checkpoint(make):
+    first, second = make(), make()
+    first.train(shuffled(samples(), 1))
+    order = json.loads(json.dumps(first.cache.order_to_list()))
+    second.cache.order_from_list(order)
+    second.cut(2)
+    second.train(shuffled(samples(), 4))
+    assert second.worst <= CLOSE
+    assert second.cache.counts.rows == 4 * SAMPLES  # from the first step on

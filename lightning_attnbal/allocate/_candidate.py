@@ -1,0 +1,102 @@
+"""Plans with their one-off costs, and how to spend what all steps at one of them leave over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_attnbal.allocate._levels import Levels
+from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.core import CACHED, FROZEN, Problem
+
+_LEAST_SAVING = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plan on the way to a choice.
+
+    Args:
+        levels: one per unit.
+        cost: per step.
+        once: one-off, for filling its cache.
+        value: contribution per step.
+        saving: per step, against the same plan with its cached units frozen.
+    """
+
+    levels: Levels
+    cost: float
+    once: float
+    value: float
+    saving: float = 0.0
+
+    @classmethod
+    def of(cls, problem: Problem, levels: Levels, limits: Limits) -> Candidate:
+        """The plan, with cached units frozen where caching would not pay in the steps left."""
+        cost, value, _ = problem.evaluate(levels)
+        once = problem.one_off(levels)
+        thawed = tuple(FROZEN if level == CACHED else level for level in levels)
+        if thawed == levels or not has_levels(problem, thawed):
+            return cls(levels, cost, once, value)
+        dearer, worth, _ = problem.evaluate(thawed)
+        steps = limits.steps(cost, once)
+        if math.isfinite(steps) and worth >= value and dearer >= cost:
+            saved = limits.total(steps, dearer) - limits.total(steps, cost, once)
+            if saved < _LEAST_SAVING * limits.total(steps, dearer):
+                return cls(thawed, dearer, 0.0, worth)
+        return cls(levels, cost, once, value, max(0.0, dearer - cost))
+
+
+def spend_the_rest(
+    candidates: Sequence[Candidate], chosen: Candidate, limits: Limits
+) -> tuple[Candidate, int | None]:
+    """What goes first, and for how many steps (None: all), so that no budget is left over.
+
+    Between neighbours on the frontier with costs c < c', n steps at c' and S - n at c just use up
+    what remains: n = unspent / (c' - c), rounded down, c' with what filling its cache costs in n
+    steps. The dearer ones come first, while the learning rate is high, unless they train what the
+    other plan has cached and what is left does not pay for filling that again: then they come last.
+    """
+    if limits.max_steps is None:
+        return chosen, None
+    first, num_steps, at = chosen, None, chosen
+    for dearer in sorted(candidates, key=lambda c: c.cost):
+        if dearer.cost <= at.cost:
+            continue
+        unspent = limits.remaining - limits.total(limits.max_steps, at.cost, at.once)
+        behind = _affordable(unspent, at, dearer, limits)
+        ahead = _affordable(unspent - _refill(at, dearer, limits), at, dearer, limits)
+        if behind >= limits.max_steps:
+            ahead = limits.max_steps  # to the end: there is no going back to what was cached
+        if ahead <= 0:
+            if first is chosen and behind > 0:
+                num_steps = limits.max_steps - behind
+            break
+        first, num_steps, at = dearer, min(ahead, limits.max_steps), dearer
+    return first, num_steps
+
+
+def _affordable(unspent: float, at: Candidate, dearer: Candidate, limits: Limits) -> int:
+    """For how many steps `unspent` pays the difference between two plans."""
+    epoch = limits.epoch_steps or 1
+    steps = unspent / (dearer.cost - at.cost + dearer.once / epoch)
+    if dearer.once and steps > epoch:
+        steps = (unspent - dearer.once) / (dearer.cost - at.cost)
+    return math.floor(steps)
+
+
+def _refill(at: Candidate, dearer: Candidate, limits: Limits) -> float:
+    """What filling the cache of a plan costs, again, after another has trained what is in it."""
+    pairs = zip(at.levels, dearer.levels, strict=True)
+    if not any(level == CACHED and other.is_trained for level, other in pairs):
+        return 0.0
+    return max(0.0, at.saving * (limits.epoch_steps or 1) - at.once)
+
+
+def has_levels(problem: Problem, levels: Levels) -> bool:
+    """Whether the menus offer all of these levels."""
+    return all(
+        any(option.level == level for option in menu.options)
+        for menu, level in zip(problem.menus, levels, strict=True)
+    )
