@@ -29,14 +29,17 @@ class FrontierAllocator(Allocator):
 
     V(p) is the plan's contribution per step in loss units and n(p) the steps it gets: at most
     max_steps, and so many that with their one-off cost (filling a cache) they do not exceed what
-    remains. Where caching saves less than 2 % of the plan's cost, because too few
-    passes over the data are left, the cached units are frozen instead. Contributions of layers overlap, so their plain sum (substitution = 1)
-    overrates deep plans; a smaller exponent trusts the sum less and the number of steps more.
-    Steps on data seen many times teach little: m(n) = S · (1 - exp(-n / S)), where S are the steps
-    of `passes` epochs; m(n) = n if the length of an epoch is not known.
-    Plans of no value score 0; if no plan has any, the most valuable one is chosen. Where all steps
-    at the chosen plan would leave budget unspent, the next dearer plan of the frontier goes first,
-    for as many steps as the rest pays for, or last, where going first would spoil a full cache.
+    remains. Contributions of layers overlap, so their plain sum (substitution = 1) overrates deep
+    plans; a smaller exponent trusts the sum less and the number of steps more. Steps on data seen
+    many times teach little: m(n) = S · (1 - exp(-n / S)), where S are the steps of `passes`
+    epochs; m(n) = n if the length of an epoch is not known.
+
+    Plans of no value score 0; if no plan has any, the most valuable one is chosen. Where caching
+    saves less than 2 % of a plan's cost, because too few passes over the data are left, its cached
+    units are frozen instead. A run without an end of its own does not get a plan so shallow that it
+    would take more than 3 · S steps. Where all steps at the chosen plan would leave budget unspent,
+    the next dearer plan of the frontier goes first, for as many steps as the rest pays for, or
+    last, where going first would spoil a full cache.
 
     Args:
         substitution: exponent in (0, 1]: "only steps count" near 0, "layers add up" at 1.
@@ -87,8 +90,9 @@ class FrontierAllocator(Allocator):
         candidates = self._deep_enough(candidates, limits)
         best = max(candidates, key=lambda c: (self._score(c, limits), c.value))
         kept = self._kept(problem, limits, current, self._score(best, limits))
-        first, num_steps = spend_the_rest(candidates, kept or best, limits)
-        if first not in {kept, best}:
+        chosen = kept or best
+        first, num_steps = spend_the_rest(candidates, chosen, limits)
+        if first is not chosen:
             method = "frontier: dearer first, to use the budget up"
             return Choice(levels=first.levels, method=method, num_steps=num_steps)
         if kept is not None:

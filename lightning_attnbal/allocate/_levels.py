@@ -28,8 +28,8 @@ def trainable(problem: Problem) -> list[int]:
 def train_only(problem: Problem, units: Collection[int], *, caches: bool = False) -> Levels:
     """The plan that trains `units` as much as their menus allow, and no other.
 
-    The rest is frozen, with `caches` cached below the lowest one if all menus there allow it; where a menu lacks that, detached above the lowest trained unit and cached
-    below it.
+    The rest is frozen, with `caches` cached below the lowest one if all menus there allow it; where
+    a menu lacks that, detached above the lowest trained unit and cached below it.
 
     Raises:
         ValueError: a unit's menu does not allow its part.

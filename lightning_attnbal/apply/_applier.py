@@ -20,7 +20,13 @@ from lightning_attnbal.apply.cache import PrefixCache
 from lightning_attnbal.apply._parts import listed, stochastic_modules, trainable_parameters
 from lightning_attnbal.core import LevelKind, Plan, Unit, UnsupportedModelError, check_choice
 
-_SUPPORTED = (LevelKind.CACHED, LevelKind.FROZEN, LevelKind.DETACHED, LevelKind.LOCAL, LevelKind.FULL)
+_SUPPORTED = (
+    LevelKind.CACHED,
+    LevelKind.FROZEN,
+    LevelKind.DETACHED,
+    LevelKind.LOCAL,
+    LevelKind.FULL,
+)
 _CUT = (LevelKind.DETACHED, LevelKind.LOCAL)
 
 

@@ -116,8 +116,10 @@ class Account:
 def _pack(keys: Collection[bytes]) -> Tensor:
     """(N, 16) bytes, sorted, so that equal sets give equal checkpoints."""
     data = bytearray(b"".join(sorted(keys)))
-    return torch.frombuffer(data, dtype=torch.uint8).reshape(-1, _KEY_BYTES) if data else (
-        torch.empty((0, _KEY_BYTES), dtype=torch.uint8)
+    return (
+        torch.frombuffer(data, dtype=torch.uint8).reshape(-1, _KEY_BYTES)
+        if data
+        else (torch.empty((0, _KEY_BYTES), dtype=torch.uint8))
     )
 
 

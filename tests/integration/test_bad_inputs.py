@@ -42,7 +42,6 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "levels as text": ({"budget": 0.5, "levels": "full"}, TypeError, "sequence"),
     "no level trains": ({"budget": 0.5, "levels": ["frozen"]}, ValueError, "trains"),
     "no levels": ({"budget": 0.5, "levels": []}, ValueError, "trains"),
-    "lora level": ({"budget": 0.5, "levels": ["lora4", "full"]}, ValueError, "lora4"),
     "cache of the wrong type": ({"budget": 0.5, "cache": "2GiB"}, TypeError, "CacheSettings"),
     "lora level": ({"budget": 0.5, "levels": ["lora8", "full"]}, ValueError, "lora8"),
     "lora without rank": ({"budget": 0.5, "levels": ["lora", "full"]}, ValueError, "rank"),

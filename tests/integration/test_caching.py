@@ -126,7 +126,7 @@ class Augmented(Dataset):
 
 def test_random_augmentation_is_found_out_within_an_epoch(tmp_path):
     balancer = AttentionBalancer("30%")
-    _, trainer = run(tmp_path, balancer, data=Augmented(dataset(80)), max_epochs=6)
+    run(tmp_path, balancer, data=Augmented(dataset(80)), max_epochs=6)
     kinds = [set(decision.plan.values()) for decision in balancer.history]
     assert any(CACHED in kind for kind in kinds)
     assert CACHED not in kinds[-1]

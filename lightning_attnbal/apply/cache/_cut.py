@@ -137,8 +137,8 @@ class Cut:
     def forget(self) -> None:
         """Nothing is stored any more, and nothing shown."""
         self.space, self.version = "", ""
-        self.seen.clear()
-        self.proven.clear()
+        for known in (self.seen, self.proven, self.forms):
+            known.clear()
 
     def learn_forms(self, rows: Rows, found: Sequence[Result]) -> tuple[Result, ...] | None:
         """Remember what calls of this layout return; None while it is not clear what is a sample.

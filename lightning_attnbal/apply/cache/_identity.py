@@ -37,6 +37,7 @@ class Rows:
             layout return alike shapes and types.
         tensors: the tensors among the arguments.
         shared: names of those whose first dimension is not B; they belong to every sample.
+        autocast: the type in force, if any.
     """
 
     count: int
@@ -45,6 +46,7 @@ class Rows:
     layout: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
     shared: frozenset[str]
+    autocast: torch.dtype | None
 
     @property
     def is_padded(self) -> bool:
@@ -104,12 +106,12 @@ def identify(
     if not sized:
         msg = "no argument is a tensor of samples"
         raise NotCacheableError(msg)
-    count, precision = len(sized[0]), _precision(sized[0])
+    count, autocast = len(sized[0]), _autocast(sized[0])
     for_all = {name for name, x in tensors if not x.dim() or len(x) != count}.union(shared)
     real = real_positions([pair for pair in tensors if pair[0] not in for_all], count)
     real = real if trim else None
     digests = [
-        hashlib.blake2b(_framed(precision, setting, gaps), digest_size=_KEY_BYTES)
+        hashlib.blake2b(_framed(str(autocast).encode(), setting, gaps), digest_size=_KEY_BYTES)
         for gaps in holes(real, count)
     ]
     counts = None if real is None else real.sum(dim=1).tolist()
@@ -128,9 +130,10 @@ def identify(
         count,
         tuple(digest.digest() for digest in digests),
         real,
-        (precision, *layout),
+        (autocast, *layout),
         tuple(tensor for _, tensor in tensors),
         frozenset(for_all),
+        autocast,
     )
 
 
@@ -139,10 +142,10 @@ def _framed(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(8) + part for part in parts)
 
 
-def _precision(tensor: Tensor) -> bytes:
+def _autocast(tensor: Tensor) -> torch.dtype | None:
     """The autocast in force, under which the same weights give something else."""
     device = tensor.device.type
-    return str(torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)).encode()
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _named(

@@ -22,7 +22,37 @@ TOLERANCE = {
 """Largest error of a stored row relative to its largest entry, by how rows are stored. Exact rows
 differ by what another batch composition or padding does to the order of sums."""
 
+_AS_ROUND = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
 _HUGE = 1e30  # masks are made of -inf or of the most negative number there is
+
+
+def tolerance(encoding: str, tensors: Iterable[Tensor], autocast: torch.dtype | None) -> float:
+    """Largest error that is only rounding.
+
+    Args:
+        encoding: how rows are stored.
+        tensors: what was computed.
+        autocast: what matrix products are computed in, if not in the type of their factors.
+
+    Example:
+        >>> tolerance("exact", [torch.ones(1)], None)
+        1e-05
+        >>> tolerance("exact", [torch.ones(1, dtype=torch.float16)], torch.bfloat16)
+        0.03
+    """
+    kinds = {encoding, _AS_ROUND.get(autocast, encoding)} if autocast else {encoding}
+    for tensor in tensors:
+        kinds.add(_AS_ROUND.get(tensor.dtype, encoding))
+        if tensor.is_cuda and tensor.dtype is torch.float32 and _may_round():
+            kinds.add("float16")  # TF32 has as many digits
+    return max(TOLERANCE[kind] for kind in kinds)
+
+
+def _may_round() -> bool:
+    """Whether float32 is rounded before it is multiplied on an accelerator."""
+    is_exact = torch.get_float32_matmul_precision() == "highest"
+    return torch.backends.cudnn.allow_tf32 or not is_exact
 
 
 def random_state() -> tuple[Any, ...]:
@@ -73,6 +103,7 @@ def unharmed(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         set_random_state(state)
+        torch.clear_autocast_cache()  # weights that were cast without a gradient
         restore()
         for attributes, key, value in settings:
             attributes[key] = value

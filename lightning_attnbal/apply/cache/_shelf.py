@@ -15,7 +15,12 @@ from lightning_attnbal.apply.cache._identity import Rows
 from lightning_attnbal.apply.cache._outputs import Known, Leaf, Result, row
 from lightning_attnbal.apply.cache._padding import spans
 from lightning_attnbal.apply.cache._pass import Pass
-from lightning_attnbal.apply.cache._proof import TOLERANCE, largest_error, outputs_differ
+from lightning_attnbal.apply.cache._proof import (
+    largest_error,
+    outputs_differ,
+    tensors_in,
+    tolerance,
+)
 from lightning_attnbal.apply.cache._reasons import NotCacheableError, PaddingMattersError
 from lightning_attnbal.apply.cache._space import Space
 from lightning_attnbal.apply.cache._store import ActivationStore
@@ -174,7 +179,7 @@ class Shelf:
         self._since_audit = 0
         top = max(self.counts.largest_error, worst)
         self.counts = replace(self.counts, audits=self.counts.audits + 1, largest_error=top)
-        if worst > TOLERANCE[self.store.dtype]:
+        if worst > tolerance(self.store.dtype, computed.kept.values(), rows.autocast):
             kinds = cut.novelty(rows, tried.missing) - {"again"}
             why = "; ".join(_WHY[kind] for kind in sorted(kinds)) or _SAME
             msg = f"a stored row differs from the computed one by {worst:.1e}: {why}"
@@ -188,7 +193,8 @@ class Shelf:
         """
         self.counts = replace(self.counts, trials=self.counts.trials + 1)
         worst = outputs_differ(read, computed, rows.real)
-        if worst > 10 * TOLERANCE[self.store.dtype]:  # layers above may amplify what differs
+        most = tolerance(self.store.dtype, tensors_in(computed), rows.autocast)
+        if worst > 10 * most:  # layers above may amplify what differs
             msg = f"on read rows the model returned something else (by {worst:.1e})"
             raise (PaddingMattersError if rows.is_padded else NotCacheableError)(msg)
 

@@ -13,6 +13,7 @@ from lightning_attnbal.apply.cache._proof import (
     outputs_differ,
     random_state,
     set_random_state,
+    tolerance,
     unharmed,
 )
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
@@ -128,6 +129,21 @@ def test_errors_of_masks_and_numbers():
     assert largest_error(mask, torch.zeros(2)) == float("inf")
     assert largest_error(torch.ones(2), torch.ones(3)) == float("inf")
     assert outputs_differ([torch.ones(2)], [torch.ones(2), torch.ones(2)], None) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "dtype", "autocast", "expected"),
+    [
+        ("exact", torch.float32, None, 1e-5),
+        ("int8", torch.float32, None, 3e-2),
+        ("float16", torch.float32, torch.bfloat16, 3e-2),
+        ("exact", torch.float16, None, 5e-3),
+        ("exact", torch.int64, None, 1e-5),
+    ],
+    ids=str,
+)
+def test_what_counts_as_rounding(encoding, dtype, autocast, expected):
+    assert tolerance(encoding, [torch.ones(1, dtype=dtype)], autocast) == expected
 
 
 def test_random_state_goes_back():
