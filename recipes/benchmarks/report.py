@@ -79,6 +79,32 @@ def freeze_wall_time(record: dict[str, Any]) -> list[Row]:
     ]
 
 
+def cached_wall_time(record: dict[str, Any]) -> list[Row]:
+    """Wall time of a step with a cached prefix, once it is filled."""
+    return [
+        (
+            f"wall time / full step, {model}, {name}",
+            f"{r['relative']:.3f} ({r['quartile_low']:.3f} – {r['quartile_high']:.3f} quartiles), "
+            f"{r['wall_over_flops']:.2f} × its share of the FLOPs",
+        )
+        for model, arms in record["results"].items()
+        for name, r in arms.items()
+        if r["hit_rate"] > 0
+    ]
+
+
+def activation_store(record: dict[str, Any]) -> list[Row]:
+    """Reading and writing of cached rows, and what they take."""
+    rows = [
+        (f"cache, rows of 64 × 384, {r['what']}", f"{r['gigabytes_per_second']:.2f} GB/s")
+        for r in record["speeds"]
+    ]
+    sizes = [r for r in record["sizes"] if r["limit"] is None]
+    return rows + [
+        (f"cache, memory of {r['what']}", f"{r['resident'] / 1e9:.3f} GB resident") for r in sizes
+    ]
+
+
 def allocator_speed(record: dict[str, Any]) -> list[Row]:
     """CPU time and gap of the solvers."""
     return [
@@ -92,13 +118,16 @@ def allocator_speed(record: dict[str, Any]) -> list[Row]:
 
 
 def quickstart(record: dict[str, Any]) -> list[Row]:
-    """Quality of both ways to spend the same cost."""
+    """Quality of the balanced run, and of training everything for fewer steps."""
+    given = dict(option.split("=", 1) for option in record["overrides"])
+    budget = given.get("budget", "40%")
+    budgets = {"balanced": budget, "full": given.get("control_budget", budget)}
     arms: dict[str, list[dict[str, Any]]] = {}
     for outcome in (o for seed in record["seeds"].values() for o in seed):
         arms.setdefault(outcome["name"], []).append(outcome)
     return [
         (
-            f"quickstart, 40 % of full training, {name}",
+            f"quickstart, {budgets[name]} of full training, {name}",
             f"accuracy {spread([o['accuracy'] for o in runs])}, "
             f"macro-F1 {spread([o['macro_f1'] for o in runs])}, seeds: {len(runs)}",
         )
@@ -113,6 +142,8 @@ SECTIONS: tuple[Callable[[dict[str, Any]], list[Row]], ...] = (
     flop_count,
     step_time,
     freeze_wall_time,
+    cached_wall_time,
+    activation_store,
     allocator_speed,
 )
 FILES = {"adherence": "budget_adherence"}
