@@ -16,8 +16,8 @@ from lightning_attnbal.apply._checkpointing import why_not_freezable
 from lightning_attnbal.apply._cut import cut
 from lightning_attnbal.apply._detach import Branches, find_branches
 from lightning_attnbal.apply._fingerprint import fingerprint, violations
-from lightning_attnbal.apply.cache import PrefixCache
 from lightning_attnbal.apply._parts import listed, stochastic_modules, trainable_parameters
+from lightning_attnbal.apply.cache import PrefixCache
 from lightning_attnbal.core import LevelKind, Plan, Unit, UnsupportedModelError, check_choice
 
 _SUPPORTED = (
