@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_attnbal.allocate import frontier, solve
-    from lightning_attnbal.apply import CacheSettings
+    from lightning_attnbal.apply import CacheSettings, FixedViews
     from lightning_attnbal.callbacks import AttentionBalancer
     from lightning_attnbal.core import Budget, Level, Plan, Quantity, Unit
     from lightning_attnbal.measure import discover_units, profile
@@ -25,6 +25,7 @@ __all__ = [
     "AttentionBalancer",
     "Budget",
     "CacheSettings",
+    "FixedViews",
     "Level",
     "Plan",
     "Quantity",
@@ -37,7 +38,7 @@ __all__ = [
 
 _HOMES = {
     "allocate": ("frontier", "solve"),
-    "apply": ("CacheSettings",),
+    "apply": ("CacheSettings", "FixedViews"),
     "callbacks": ("AttentionBalancer",),
     "core": ("Budget", "Level", "Plan", "Quantity", "Unit"),
     "measure": ("discover_units", "profile"),

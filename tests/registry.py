@@ -12,7 +12,7 @@ from lightning_attnbal.allocate import (
     RandomAllocator,
     UniformAllocator,
 )
-from lightning_attnbal.apply import ActivationStore, PlanApplier, PrefixCache
+from lightning_attnbal.apply import ActivationStore, FixedViews, PlanApplier, PrefixCache
 from lightning_attnbal.core import Unit
 from lightning_attnbal.measure import GradientUpdateMeter, UnitTracer
 
@@ -35,5 +35,6 @@ APPLIERS: dict[type, Callable[[nn.Module, Sequence[Unit]], PlanApplier]] = {
 
 CACHES: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
     ActivationStore: lambda model, units: ActivationStore(ram="1MiB"),
+    FixedViews: lambda model, units: FixedViews(list(units), num_views=2),
     PrefixCache: lambda model, units: PrefixCache(model, units, ActivationStore(ram="1MiB")),
 }

@@ -6,6 +6,7 @@ from lightning_attnbal.apply.cache import (
     ActivationStore,
     CacheCounts,
     CacheSettings,
+    FixedViews,
     PrefixCache,
     StoreStats,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "ActivationStore",
     "CacheCounts",
     "CacheSettings",
+    "FixedViews",
     "PlanApplier",
     "PrefixCache",
     "StoreStats",

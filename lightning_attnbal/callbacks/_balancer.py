@@ -220,6 +220,7 @@ class AttentionBalancer(pl.Callback):
                 self.levels,
                 self.moments,
                 None if self._ledger.is_unrestricted else self.cache,
+                is_timed=self.budget.dimension is Dimension.SECOND,
             ),
             clock=self._clock,
             allocator=self.allocator,

@@ -25,6 +25,7 @@ class Caches:
         model: the model in training.
         units: its units.
         settings: how to cache; None: not at all.
+        is_timed: whether the budget is a time, so that reading has to be faster than computing.
 
     Attributes:
         epoch_batches: batches per epoch, None if the data has no known length.
@@ -33,7 +34,12 @@ class Caches:
     """
 
     def __init__(
-        self, model: nn.Module, units: Sequence[Unit], settings: CacheSettings | None
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        settings: CacheSettings | None,
+        *,
+        is_timed: bool = False,
     ) -> None:
         self._settings = settings
         self.store: ActivationStore | None = None
@@ -41,7 +47,9 @@ class Caches:
         if settings is not None:
             self.store = settings.open()
             every = settings.audit_every
-            self.prefix = PrefixCache(model, units, self.store, audit_every=every)
+            self.prefix = PrefixCache(
+                model, units, self.store, audit_every=every, is_timed=is_timed
+            )
         self.epoch_batches: int | None = None
         self.account = Account()
         self.flops_saved = 0.0
@@ -56,10 +64,10 @@ class Caches:
         if self.prefix is not None:
             self.prefix.begin_epoch()
 
-    def begin_step(self) -> None:
-        """A batch starts."""
+    def begin_step(self, *, is_traced: bool = False) -> None:
+        """A batch starts; one whose calls are counted is not run a second time to compare."""
         if self.prefix is not None:
-            self.prefix.begin_step()
+            self.prefix.begin_step(may_run_twice=not is_traced)
 
     def end_forward(self, loss: Tensor | None) -> None:
         """Its loss is known."""

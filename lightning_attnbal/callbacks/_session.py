@@ -51,6 +51,7 @@ class Session:
         levels: which levels may be planned.
         moments: what happens to the optimizer moments of a unit that gets frozen.
         cache: how a frozen prefix may be cached; None: it may not.
+        is_timed: whether the budget is a time.
 
     Attributes:
         needs_inputs: whether the inputs of one batch are to be kept, for `fit_seconds`.
@@ -67,6 +68,8 @@ class Session:
         levels: Sequence[Level],
         moments: Literal["keep", "drop"] = "keep",
         cache: CacheSettings | None = None,
+        *,
+        is_timed: bool = False,
     ) -> None:
         self.model = model
         self.units = tuple(units)
@@ -86,7 +89,8 @@ class Session:
             raise UnsupportedModelError(msg)
         self._order(self.units)
         wants_cache = cache is not None and CACHED in self.levels
-        self.caches = Caches(model, self.units, cache if wants_cache else None)
+        settings = cache if wants_cache else None
+        self.caches = Caches(model, self.units, settings, is_timed=is_timed)
         prefix_cache = self.caches.prefix
         self.applier = PlanApplier(model, self.units, moments=moments, cache=prefix_cache)
         self.meter = GradientUpdateMeter(model, self.units)
@@ -115,12 +119,12 @@ class Session:
 
     def begin_batch(self, batch: Any) -> None:
         """Look at the shapes of `batch`; the first batch of a shape is traced on its way."""
-        self.caches.begin_step()
         self._shape = batch_shape(batch)
         lacks_inputs = self.needs_inputs and self._kept is None
         if self._shape not in self.shapes or lacks_inputs:
             self._tracer = UnitTracer(self.model, self.units, keep_inputs=lacks_inputs)
             self._tracer.start()
+        self.caches.begin_step(is_traced=self._tracer is not None)
 
     def end_forward(self, loss: Tensor | None = None) -> None:
         """The forward pass is over: count what a traced batch costs. Does nothing otherwise."""

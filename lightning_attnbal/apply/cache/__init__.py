@@ -5,11 +5,13 @@ from lightning_attnbal.apply.cache._settings import CacheSettings
 from lightning_attnbal.apply.cache._shelf import CacheCounts
 from lightning_attnbal.apply.cache._space import Space
 from lightning_attnbal.apply.cache._store import ActivationStore, StoreStats
+from lightning_attnbal.apply.cache._views import FixedViews
 
 __all__ = [
     "ActivationStore",
     "CacheCounts",
     "CacheSettings",
+    "FixedViews",
     "PrefixCache",
     "Space",
     "StoreStats",

@@ -12,6 +12,7 @@ from lightning_attnbal.apply.cache._identity import Rows
 from lightning_attnbal.apply.cache._order import Skippable
 from lightning_attnbal.apply.cache._outputs import Leaf, Place, Result
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
+from lightning_attnbal.apply.cache._speed import Speed
 from lightning_attnbal.apply.cache._state import Settings, State
 
 _MOST_LAYOUTS = 256
@@ -59,6 +60,7 @@ class Cut:
         shared: arguments of the host that belong to all samples.
         batch_sizes: numbers of samples seen; with two of them a dimension of samples is certain.
         restless: passes that changed what the prefix computes with.
+        speed: of calls with it computed and with it read.
         version: digest of what it computes with.
         space: what a store calls its rows.
         marks: of its state when that was last digested.
@@ -87,6 +89,7 @@ class Cut:
     num_calls: int = 0
     num_versions: int = 0
     restless: int = 0
+    speed: Speed = field(default_factory=Speed)
 
     def name_of_space(self, version: str) -> str:
         """What a store calls the rows of this prefix with these weights."""

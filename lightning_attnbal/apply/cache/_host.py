@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,14 +57,15 @@ class HostRunner:
     Args:
         shelf: where rows are.
         repeats: whether samples come back.
+        is_timed: whether a prefix is refused that takes longer to read than to compute.
 
     Attributes:
         step: of the training step at hand.
     """
 
-    def __init__(self, shelf: Shelf, repeats: Repeats) -> None:
+    def __init__(self, shelf: Shelf, repeats: Repeats, *, is_timed: bool = False) -> None:
         self.step = Step()
-        self._shelf, self._repeats = shelf, repeats
+        self._shelf, self._repeats, self._is_timed = shelf, repeats, is_timed
         self._pass: Pass | None = None
 
     @property
@@ -95,6 +97,7 @@ class HostRunner:
         Raises:
             NotCacheableError: nothing was returned; to be run again, without cache.
         """
+        start = time.perf_counter()
         rows = call.rows(cut)
         self._repeats.count(rows.keys, (cut.skippable.host, cut.trims is False))
         current, trial = self._shelf.plan(cut, rows, below)
@@ -107,6 +110,7 @@ class HostRunner:
             result = self._compute(current, cut, call)
         else:
             result = self._read(current, cut, call)
+        seconds = time.perf_counter() - start
         self.step.rows += rows.count
         self.step.computed += len(current.missing)
         self.step.done[rows.keys] = current
@@ -114,6 +118,9 @@ class HostRunner:
         self._shelf.tally(rows.count, rows.count - len(current.missing))
         try:
             self._finish(cut, current, trial, tried, result)
+            is_whole = len(current.missing) in {0, rows.count}
+            if self._is_timed and trial is None and not current.probes and is_whole:
+                cut.speed.note(seconds, rows=rows.count, is_read=not current.missing)
         except NotCacheableError as reason:
             return result, reason
         return result, None

@@ -55,6 +55,8 @@ class PrefixCache:
         units: its units, forward order.
         store: where rows are kept.
         audit_every: calls between two audits, in [1, inf).
+        is_timed: refuse a prefix that takes longer to read than to compute; left out where the same
+            seed must give the same run on any machine.
 
     Example:
         >>> from lightning_attnbal.core import UnitKind
@@ -84,10 +86,11 @@ class PrefixCache:
         store: ActivationStore,
         *,
         audit_every: int = 100,
+        is_timed: bool = False,
     ) -> None:
         self._shelf = Shelf(store, check_integer("audit_every", audit_every, low=1))
         self._repeats = Repeats()
-        self._runner = HostRunner(self._shelf, self._repeats)
+        self._runner = HostRunner(self._shelf, self._repeats, is_timed=is_timed)
         self._model = model
         self._prefixes = Prefixes(model, units, self._shelf)
         self._watch = StepWatch(model, self._prefixes.finder.unit_of)
