@@ -49,7 +49,7 @@ def print_summary(events: Sequence[Event], console: Console | None = None) -> No
     """
     timeline = build_timeline(events)
     out = Console() if console is None else console
-    out.print(_headline(events, timeline), highlight=False)
+    out.print(_headline(events, timeline), highlight=False, soft_wrap=True)
     for task in timeline.spans:
         out.print(_task_table(events, timeline, task))
 
