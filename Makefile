@@ -23,7 +23,7 @@ $(STAMP):
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
-quickstart: $(STAMP)  ## fine-tune on 40 % of the cost, against full training for that cost (ARGS="key=value ...")
+quickstart: $(STAMP)  ## fine-tune on 25 % of the full cost, against full training on 50 % (ARGS="key=value ...")
 	$(BIN)/python -m recipes.quickstart $(ARGS)
 
 test: $(STAMP)  ## the default tests, offline (ARGS="-k name")

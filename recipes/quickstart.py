@@ -1,4 +1,4 @@
-"""Fine-tune an encoder on a budget, then spend the same cost on training everything; compare.
+"""Fine-tune an encoder on a budget, then train everything for fewer steps; compare.
 
 Run `python -m recipes.quickstart [key=value ...]`; `conf/quickstart.yaml` lists the keys.
 """
@@ -130,7 +130,7 @@ def typed(raw: DictConfig) -> QuickstartConfig:
 
 
 def compare(config: QuickstartConfig, console: Console) -> list[Outcome]:
-    """Run both arms on the same data, seed and cost, and write what they leave to `out_dir`."""
+    """Run both arms on the same data and seed, and write what they leave to `out_dir`."""
     out = Path(config.out_dir)
     data = ReviewsData(
         config.encoder or packaged_encoder(),
@@ -204,7 +204,7 @@ def _same_cost(balancer: AttentionBalancer) -> Budget:
 
 def outcome_table(outcomes: list[Outcome]) -> Table:
     """One row per run."""
-    title = "The same cost, spent in two ways"
+    title = "What each run cost and reached"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("run", "allowed", "planned", "spent", "time", "accuracy", "macro-F1"):
         table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)

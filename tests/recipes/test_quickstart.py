@@ -66,6 +66,7 @@ def test_small_run_leaves_a_model_events_and_a_picture(encoder, tmp_path):
         "data.num_test=8",
         "data.batch_size=4",
         "data.max_tokens=8",
+        "control_budget=null",
         f"encoder={encoder}",
         f"out_dir={tmp_path}",
     )

@@ -40,7 +40,8 @@ def test_more_than_max_steps_are_never_bought():
 
 
 def test_a_prefix_is_cached_when_several_epochs_follow():
-    plan = FrontierAllocator()(stack(), Limits(remaining=300, max_steps=100, epoch_steps=EPOCH))
+    limits = Limits(remaining=300, max_steps=100, epoch_steps=EPOCH)
+    plan = FrontierAllocator(passes=4)(stack(), limits)
     assert plan["layer.0"] == CACHED
     assert FROZEN not in plan.values()
 
