@@ -143,6 +143,11 @@ class Caches:
         names = _cached(plan)
         return self.account.proofs_left(names) * sum(forwards.values()) if names else 0.0
 
+    @property
+    def checks_share(self) -> float:
+        """Share of the reads of a full cache that is charged for checks."""
+        return 0.0 if self._settings is None else 1.0 / self._settings.audit_every
+
     def why_refused(self, plan: Plan | None) -> str | None:
         """Why this plan's prefix turned out not to be cacheable, if so."""
         names = () if plan is None else _cached(plan)

@@ -279,14 +279,18 @@ class Run:
         return max(fewest, min(self.calibration_steps, math.floor(affordable)))
 
     def _step_cost(self) -> float:
-        """What the next optimizer step may cost: no sample may have been stored before."""
+        """What the next optimizer step may cost; while a cache fills, all samples may be new."""
         if not self.ledger.batches:
             return math.nan
         plan = self.session.plan or self.session.full_plan
         if self.dimension is Dimension.SECOND:
             return self.clock.seconds_per_batch * self.batches_per_step
         dearest = self._cost_of_batch(self.session.caches.thawed(plan)) * self.batches_per_step
-        return dearest + self.session.most_extra(plan)
+        extra = self.session.most_extra(plan)
+        if self.session.fill_left(plan) > 0 or extra > 0:
+            return dearest + extra
+        steady = self._cost_of_batch(plan) * self.batches_per_step
+        return steady + self.session.caches.checks_share * (dearest - steady)
 
     def _see_what_is_left(self) -> None:
         """Finish when the next optimizer step would exceed the budget."""

@@ -125,7 +125,7 @@ class Augmented(Dataset):
 
 
 def test_random_augmentation_is_found_out_within_an_epoch(tmp_path):
-    balancer = AttentionBalancer("30%")
+    balancer = AttentionBalancer("60%", allocator=LastKAllocator(2, caches=True))
     run(tmp_path, balancer, data=Augmented(dataset(80)), max_epochs=6)
     kinds = [set(decision.plan.values()) for decision in balancer.history]
     assert any(CACHED in kind for kind in kinds)
@@ -134,7 +134,6 @@ def test_random_augmentation_is_found_out_within_an_epoch(tmp_path):
     assert refused.epoch <= 2
     assert "differ from epoch to epoch" in refused.why
     assert balancer.spent <= balancer.limit
-    assert balancer.spent / balancer.limit > 0.95
 
 
 class Restless(Classifier):
@@ -146,7 +145,7 @@ class Restless(Classifier):
 
 
 def test_a_random_prefix_is_refused_and_planned_without(tmp_path):
-    balancer = AttentionBalancer("30%")
+    balancer = AttentionBalancer("60%", allocator=LastKAllocator(2, caches=True))
     run(tmp_path, balancer, module=Restless())
     assert CACHED not in balancer.plan.values()
     problems = [event.problems for event in balancer.events if isinstance(event, CacheUsed)][-1]
@@ -154,17 +153,17 @@ def test_a_random_prefix_is_refused_and_planned_without(tmp_path):
 
 
 class Failing(Classifier):
-    """Raises in the third epoch."""
+    """Raises in the second epoch."""
 
     def training_step(self, batch, batch_idx):
-        if self.trainer.current_epoch == 2 and batch_idx == 3:
+        if self.trainer.current_epoch == 1 and batch_idx == 3:
             raise RuntimeError("no more")
         return super().training_step(batch, batch_idx)
 
 
 def test_an_exception_leaves_no_trace_on_the_model(tmp_path):
     module = Failing()
-    balancer = AttentionBalancer("30%")
+    balancer = AttentionBalancer("60%", allocator=LastKAllocator(2, caches=True))
     with pytest.raises(RuntimeError, match="no more"):
         run(tmp_path, balancer, module=module)
     assert all("forward" not in vars(m) for m in module.modules())
