@@ -1,6 +1,5 @@
 """Every test: offline, one thread, seeded."""
 
-import logging
 import os
 
 os.environ.update(
@@ -18,11 +17,3 @@ import torch
 def _one_thread_and_a_seed() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _loggers_on():
-    """Loggers that a tool under test has switched off (import-linter does) are on again."""
-    for name, logger in logging.Logger.manager.loggerDict.items():
-        if name.startswith("lightning_attnbal") and isinstance(logger, logging.Logger):
-            logger.disabled = False

@@ -43,9 +43,9 @@ class FrontierAllocator(Allocator):
 
     Args:
         substitution: exponent in (0, 1]: "only steps count" near 0, "layers add up" at 1.
-        passes: passes over the data that are still worth about their number, in (0, inf). This
-            and `substitution` were chosen together, to rank static plans of one to six trained
-            layers as their accuracies did on two sets of texts; a prior, not a law.
+        passes: passes over the data that are still worth about their number, in (0, inf). Its
+            default and that of `substitution` were set by hand, together, after a few runs of one
+            encoder on two sets of texts: a prior, not a fit.
         hysteresis: a new plan must beat the current one's score by more than this share, in
             [0, inf); 0.1 because switching costs (compile, optimizer state) and the measured
             contributions are noisy.

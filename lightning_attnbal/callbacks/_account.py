@@ -115,12 +115,8 @@ class Account:
 
 def _pack(keys: Collection[bytes]) -> Tensor:
     """(N, 16) bytes, sorted, so that equal sets give equal checkpoints."""
-    data = bytearray(b"".join(sorted(keys)))
-    return (
-        torch.frombuffer(data, dtype=torch.uint8).reshape(-1, _KEY_BYTES)
-        if data
-        else (torch.empty((0, _KEY_BYTES), dtype=torch.uint8))
-    )
+    data = torch.tensor(list(b"".join(sorted(keys))), dtype=torch.uint8)
+    return data.reshape(-1, _KEY_BYTES)
 
 
 def _unpack(keys: Tensor) -> set[bytes]:

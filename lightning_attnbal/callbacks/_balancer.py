@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -42,7 +42,8 @@ from lightning_attnbal.measure import UnitSpec, discover_units
 from lightning_attnbal.tracking import Event
 from lightning_attnbal.trainer import Schedule, make_schedule
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
+T = TypeVar("T")
 
 
 class AttentionBalancer(pl.Callback):
@@ -56,10 +57,9 @@ class AttentionBalancer(pl.Callback):
 
     Hooks: `setup`, `on_fit_start`, `on_train_start`, `on_train_epoch_start`,
     `on_train_batch_start`, `on_before_backward`, `on_after_backward`, `on_before_optimizer_step`,
-    `on_train_batch_end`,
-    `on_validation_start`, `on_validation_end`, `on_train_epoch_end`, `on_train_end`,
-    `on_exception`, `teardown`. Inert in sanity checking, `fast_dev_run` and the Tuner's mini-fits.
-    A loss that is NaN neither stops the run nor enters a decision.
+    `on_train_batch_end`, `on_validation_start`, `on_validation_end`, `on_train_epoch_end`,
+    `on_train_end`, `on_exception`, `teardown`. Inert in sanity checking, `fast_dev_run` and the
+    Tuner's mini-fits. A loss that is NaN neither stops the run nor enters a decision.
 
     Args:
         budget: "40%" or 0.4 of the full run's FLOPs, "45min", "2h", "2e15 FLOP", "3 PFLOP". FLOPs
@@ -117,9 +117,9 @@ class AttentionBalancer(pl.Callback):
     ) -> None:
         self.budget = Budget.parse(budget, memory)
         self._unit_spec = units
-        self.allocator = _check_allocator(allocator)
+        self.allocator = _instance("allocator", allocator, Allocator, FrontierAllocator)
         self.levels = _check_levels(levels)
-        self.cache = _check_cache(cache)
+        self.cache = _instance("cache", cache, CacheSettings, CacheSettings)
         self.warmup = check_number("warmup", warmup, low=0, high=1, high_open=True)
         self.lr_schedule = lr_schedule
         if lr_schedule is not None and lr_schedule != "auto":
@@ -418,24 +418,14 @@ def _log_every(trainer: pl.Trainer) -> int:
     return max(1, int(getattr(trainer, "log_every_n_steps", 1)))
 
 
-def _check_allocator(allocator: object) -> Allocator:
-    """The allocator, or the default one."""
-    if allocator is None:
-        return FrontierAllocator()
-    if not isinstance(allocator, Allocator):
-        msg = f"Expected `allocator` to be an Allocator, but got {allocator!r}."
+def _instance(name: str, value: T | None, kind: type, default: Callable[[], T]) -> T:
+    """The value, or the default one for None."""
+    if value is None:
+        return default()
+    if not isinstance(value, kind):
+        msg = f"Expected `{name}` to be of type {kind.__name__}, but got {value!r}."
         raise TypeError(msg)
-    return allocator
-
-
-def _check_cache(cache: object) -> CacheSettings:
-    """The settings, or the default ones."""
-    if cache is None:
-        return CacheSettings()
-    if not isinstance(cache, CacheSettings):
-        msg = f"Expected `cache` to be CacheSettings, but got {cache!r}."
-        raise TypeError(msg)
-    return cache
+    return value
 
 
 def _learning_rate(trainer: pl.Trainer) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from lightning_attnbal.apply.cache import ActivationStore, CacheSettings, PrefixCache
 from lightning_attnbal.callbacks._account import Account
 from lightning_attnbal.core import CACHED, FROZEN, Caching, Plan, Unit, UnitLoad
+
+Forwards = Callable[[], Mapping[str, float]]
 
 _LEAST_ROOM = 0.5  # of an epoch; with less, most samples would be computed all the same
 _BYTES_PER_SECOND = 1e9  # read from memory, until it was measured
@@ -128,20 +130,21 @@ class Caches:
         """What the last step really did: the plan, or its thawed form if samples were run."""
         return plan if self.is_reading or not _cached(plan) else self.thawed(plan)
 
-    def fill_left(self, plan: Plan, forwards: Mapping[str, float]) -> float:
+    def fill_left(self, plan: Plan, forwards: Forwards) -> float:
         """Batches that must still be run through the prefix once until its cache is full.
 
         Args:
             plan: its cached units are the prefix.
-            forwards: unit name → cost of its forward pass, forward order.
+            forwards: gives unit name → FLOPs of its forward pass; called only if it matters.
         """
         names = _cached(plan)
         return self._fill(names, forwards) if names else 0.0
 
-    def most(self, plan: Plan, forwards: Mapping[str, float]) -> float:
+    def most(self, plan: Plan, forwards: Forwards) -> float:
         """The most that a batch may be charged beyond its thawed plan, in FLOPs."""
         names = _cached(plan)
-        return self.account.proofs_left(names) * sum(forwards.values()) if names else 0.0
+        proofs = self.account.proofs_left(names) if names else 0.0
+        return proofs * sum(forwards().values()) if proofs else 0.0
 
     @property
     def checks_share(self) -> float:
@@ -173,17 +176,17 @@ class Caches:
             default=0,
         )
         speed = self._bytes_per_second()
-        forwards = {load.unit.name: load.flops.forward for load in loads}
+        flops = {load.unit.name: load.flops.forward for load in loads}
         return {
             load.unit.name: Caching(
                 miss=max(0.0, 1.0 - rooms[i]),
-                fill=self._fill(names[: i + 1], forwards),
+                fill=self._fill(names[: i + 1], lambda: flops),
                 read=load.boundary_bytes / speed if is_timed else 0.0,
             )
             for i, load in enumerate(loads[:deepest])
         }
 
-    def _fill(self, names: Sequence[str], forwards: Mapping[str, float]) -> float:
+    def _fill(self, names: Sequence[str], forwards: Forwards) -> float:
         """Batches to run through all of these units, shallower rows that are stored counted in."""
         if self.prefix is None or not self.epoch_batches:
             return 0.0
@@ -191,7 +194,10 @@ class Caches:
         prefixes = (tuple(names[: i + 1]) for i in range(len(names)))
         stored = [self.account.num_paid(prefix) / per_batch for prefix in prefixes]
         missing = max(0.0, self.epoch_batches - stored[-1])
-        sums = list(accumulate(forwards[name] for name in names))
+        if not missing or not any(stored[:-1]):
+            return missing
+        flops = forwards()
+        sums = list(accumulate(flops[name] for name in names))
         if not sums[-1]:
             return 0.0
         pairs = zip(stored[:-1], sums[:-1], strict=True)

@@ -171,13 +171,11 @@ class Session:
 
     def fill_left(self, plan: Plan) -> float:
         """Batches that must still be run through the plan's prefix until its cache is full."""
-        forwards = {load.unit.name: load.flops.forward for load in self.shapes.loads}
-        return self.caches.fill_left(plan, forwards)
+        return self.caches.fill_left(plan, self.shapes.mean_forwards)
 
     def most_extra(self, plan: Plan) -> float:
         """The most that checks of the cache can add to a batch, in FLOPs."""
-        forwards = {load.unit.name: load.flops.forward for load in self.shapes.loads}
-        return self.caches.most(plan, forwards)
+        return self.caches.most(plan, self.shapes.mean_forwards)
 
     def cost_per_batch(self, dimension: Dimension, plan: Plan | None = None) -> float:
         """Mean cost of a batch under `plan` (default: the current one), over the shapes so far."""

@@ -64,6 +64,15 @@ class ShapeCosts:
         """FLOPs of each unit's forward pass on a batch of this shape."""
         return {load.unit.name: load.flops.forward for load in self._shapes[shape][0]}
 
+    def mean_forwards(self) -> dict[str, float]:
+        """Mean FLOPs of each unit's forward pass, over the batches seen."""
+        total = sum(self._num_batches.values())
+        sums: dict[str, float] = {}
+        for shape, count in self._num_batches.items():
+            for name, flops in self.forwards(shape).items():
+                sums[name] = sums.get(name, 0.0) + flops * count
+        return {name: flops / total for name, flops in sums.items()}
+
     def mean_cost(self, plan: Plan) -> float:
         """Mean FLOPs of a batch under `plan`, over the batches seen."""
         total = sum(self.cost(shape, plan) * n for shape, n in self._num_batches.items())

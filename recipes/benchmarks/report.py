@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from recipes.benchmarks._common import RESULTS
 from recipes.benchmarks.budget_adherence import figure
@@ -98,6 +100,7 @@ def activation_store(record: dict[str, Any]) -> list[Row]:
     rows = [
         (f"cache, rows of 64 × 384, {r['what']}", f"{r['gigabytes_per_second']:.2f} GB/s")
         for r in record["speeds"]
+        if "into torch.float32" in r["what"] or "pause" in r["what"]
     ]
     sizes = [r for r in record["sizes"] if r["limit"] is None]
     return rows + [
@@ -125,14 +128,29 @@ def quickstart(record: dict[str, Any]) -> list[Row]:
     arms: dict[str, list[dict[str, Any]]] = {}
     for outcome in (o for seed in record["seeds"].values() for o in seed):
         arms.setdefault(outcome["name"], []).append(outcome)
-    return [
+    rows = [
         (
             f"quickstart, {budgets[name]} of full training, {name}",
             f"accuracy {spread([o['accuracy'] for o in runs])}, "
-            f"macro-F1 {spread([o['macro_f1'] for o in runs])}, seeds: {len(runs)}",
+            f"macro-F1 {spread([o['macro_f1'] for o in runs])}, "
+            f"{spread([o['seconds'] for o in runs], 0)} s, seeds: {len(runs)}",
         )
         for name, runs in arms.items()
     ]
+    if len(record["seeds"]) > 1:
+        measures = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+        text = ", ".join(f"{name} {paired(arms, key)}" for key, name in measures.items())
+        rows.append(("quickstart, balanced - full, mean over paired seeds (95 % interval)", text))
+    return rows
+
+
+def paired(arms: Mapping[str, Sequence[Mapping[str, float]]], key: str) -> str:
+    """Mean difference between the two arms and its 95 % interval by Student's t."""
+    pairs = zip(arms["balanced"], arms["full"], strict=True)
+    differences = [first[key] - second[key] for first, second in pairs]
+    mean, num = statistics.mean(differences), len(differences)
+    half = float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(differences) / num**0.5
+    return f"{mean:+.3f} ({mean - half:+.3f} – {mean + half:+.3f})"
 
 
 SECTIONS: tuple[Callable[[dict[str, Any]], list[Row]], ...] = (

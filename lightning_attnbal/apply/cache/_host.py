@@ -101,11 +101,12 @@ class HostRunner:
         rows = call.rows(cut)
         self._repeats.count(rows.keys, (cut.skippable.host, cut.trims is False))
         current, trial = self._shelf.plan(cut, rows, below)
-        tried, trial = None, trial if self.step.may_run_twice else None
+        tried = None
+        if not self.step.may_run_twice:
+            trial = None
         if trial is not None:
             with unharmed(call.host):
                 tried = self._on_read_rows(trial, cut, call)
-            self.step.trials += 1
         if current.runs_all:
             result = self._compute(current, cut, call)
         else:

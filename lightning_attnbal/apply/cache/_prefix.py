@@ -122,10 +122,6 @@ class PrefixCache:
         """The units that `engage` named last."""
         return self._wanted
 
-    def num_rows(self, names: Sequence[str]) -> int:
-        """How many samples are stored for a prefix, with its weights as they are now."""
-        return self._prefixes.num_rows(names)
-
     def order_to_list(self) -> list[tuple[str, list[tuple[str, int]]]]:
         """In which order the units were called, as plain data for a checkpoint."""
         return [(visit.module, list(visit.inside)) for visit in self._visits or ()]
@@ -157,11 +153,6 @@ class PrefixCache:
         """Share of the rows of this step that went through the prefix, in [0, 1]."""
         step = self._runner.step
         return step.computed / step.rows if step.rows else 1.0
-
-    @property
-    def num_trials(self) -> int:
-        """How often the host was run twice in this step."""
-        return self._runner.step.trials
 
     def why_not(self, names: Sequence[str]) -> str | None:
         """Why this prefix cannot be cached, or None as far as is known."""

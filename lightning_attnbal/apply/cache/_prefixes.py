@@ -64,13 +64,6 @@ class Prefixes:
         ]
         return sorted(found, key=lambda other: -len(other.names))
 
-    def num_rows(self, names: Sequence[str]) -> int:
-        """How many samples are stored for a prefix, with its weights as they are now."""
-        cut = self._cuts.get(tuple(names))
-        if cut is None or not cut.space or cut.state.marks() != cut.marks:
-            return 0
-        return len(self._shelf.store.space(cut.space))
-
     def is_refused(self, cut: Cut) -> bool:
         """Whether it was given up."""
         return cut.names in self.refusals.reasons

@@ -25,8 +25,6 @@ from lightning_attnbal.apply.cache._reasons import NotCacheableError, PaddingMat
 from lightning_attnbal.apply.cache._space import Space
 from lightning_attnbal.apply.cache._store import ActivationStore
 
-__all__ = ["CacheCounts", "Shelf"]
-
 
 class Shelf:
     """Between passes and the store.
@@ -51,6 +49,7 @@ class Shelf:
             NotCacheableError: the prefix is trained, not in eval mode, or changes all the time.
         """
         self._open(cut)
+        self.store.prefer([cut.space])
         every = range(rows.count)
         whole = Pass(rows, cut.skippable.calls, every, wanted=cut.needed)
         whole.probes = cut.needed is None or (rows.is_padded and not cut.padding_proven)

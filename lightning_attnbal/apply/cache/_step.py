@@ -22,7 +22,6 @@ class Step:
     Attributes:
         rows: samples that went through the host.
         computed: those that were run.
-        trials: how often the host was run twice.
         probes: passes with watched results.
         done: by the keys of their rows, passes of this step, for recomputation in the backward.
         keys: by call of the host, of its samples.
@@ -33,7 +32,6 @@ class Step:
     may_run_twice: bool = True
     rows: int = 0
     computed: int = 0
-    trials: int = 0
     probes: list[Pass] = field(default_factory=list)
     done: dict[tuple[bytes, ...], Pass] = field(default_factory=dict)
     keys: list[tuple[bytes, ...]] = field(default_factory=list)

@@ -16,6 +16,7 @@ from lightning_attnbal.apply.cache._proof import random_state, set_random_state
 from lightning_attnbal.core import Unit, UnitKind
 
 WIDTH, TOKENS, SAMPLES = 6, 5, 12
+CLOSE = 1e-6
 
 CALLS: Counter[int] = Counter()
 """How often blocks ran, by identity."""

@@ -14,35 +14,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_attnbal.apply.cache import ActivationStore
 from tests.unit.apply.cache.prefixed import (
+    CLOSE,
     SAMPLES,
     TOKENS,
     WIDTH,
     Block,
     Body,
     Net,
-    Twins,
     calls_counted,
     loss_of,
     samples,
     shuffled,
-    traces,
 )
-
-CLOSE = 1e-6
-
-
-@pytest.fixture
-def make():
-    made = []
-
-    def build(*args, **kwargs):
-        made.append(Twins(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for twins in made:
-        twins.close()
-        assert traces(twins.model) == []
 
 
 @pytest.mark.parametrize("size", [4, 5, SAMPLES, 1], ids="batches of {}".format)
@@ -544,15 +527,13 @@ def test_counts_of_a_step(make):
     twins.train(epochs[:5])
     twins.step(epochs[5][0])
     cache = twins.cache
-    assert (cache.computed_share, cache.num_trials) == (0.0, 0)
+    assert cache.computed_share == 0.0
     assert [len(keys) for keys in cache.step_keys()] == [4]
     assert cache.stored([*cache.step_keys()[0], b"other"]) == list(cache.step_keys()[0])
-    assert cache.num_rows(cache.wanted) == SAMPLES
+    assert twins.store.stats.rows == SAMPLES
     twins.step(torch.cat([epochs[5][1], samples(4, seed=8)]))
     assert cache.computed_share == 0.5
-    assert cache.num_rows(["head"]) == 0
-    cache.begin_epoch()
-    assert cache.num_rows(cache.wanted) == SAMPLES + 4
+    assert twins.store.stats.rows == SAMPLES + 4
 
 
 def test_order_of_calls_from_a_checkpoint(make):

@@ -8,32 +8,17 @@ from torch import nn
 
 from tests.unit.apply.cache.prefixed import (
     CALLS,
+    CLOSE,
     TOKENS,
     WIDTH,
     TokenBlock,
     TokenBody,
     TokenNet,
-    Twins,
     calls_counted,
     padded,
     samples,
     shuffled,
 )
-
-CLOSE = 1e-6
-
-
-@pytest.fixture
-def make():
-    made = []
-
-    def build(*args, **kwargs):
-        made.append(Twins(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for twins in made:
-        twins.close()
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])

@@ -264,8 +264,9 @@ def _epochs(repeats, epochs):
 
 
 def test_samples_that_come_back_are_no_reason():
-    calls = [[bytes([i])] for i in range(20)]
-    _epochs(Repeats(), [calls, calls[::-1], calls])
+    calls, repeats = [[bytes([i])] for i in range(20)], Repeats()
+    _epochs(repeats, [calls, calls[::-1], calls])
+    assert repeats.num_known == 20
 
 
 def test_samples_that_never_come_back_are_one_after_a_few_calls():

@@ -12,33 +12,16 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.unit.apply.cache.prefixed import (
+    CLOSE,
     TOKENS,
     WIDTH,
     Block,
     Body,
     Net,
-    Twins,
     loss_of,
     samples,
     shuffled,
-    traces,
 )
-
-CLOSE = 1e-6
-
-
-@pytest.fixture
-def make():
-    made = []
-
-    def build(*args, **kwargs):
-        made.append(Twins(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for twins in made:
-        twins.close()
-        assert traces(twins.model) == []
 
 
 def _lowest(change):

@@ -6,28 +6,27 @@ from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._speed import Speed
 
 
-def fed(read, computed, calls=40):
+def is_refused(read, computed, *, calls=40, rows=(8, 8)):
+    """Whether so many calls, of seconds and rows when read and when computed, are too slow."""
     speed = Speed()
-    for _ in range(calls):
-        speed.note(computed, rows=8, is_read=False)
-        speed.note(read, rows=8, is_read=True)
+    try:
+        for _ in range(calls):
+            speed.note(computed, rows=rows[1], is_read=False)
+            speed.note(read, rows=rows[0], is_read=True)
+    except NotCacheableError:
+        return True
+    return False
 
 
-def test_slower_reading_is_refused():
-    with pytest.raises(NotCacheableError, match="takes longer"):
-        fed(read=2.0, computed=1.0)
-
-
-def test_faster_reading_is_not():
-    fed(read=0.5, computed=1.0)
-
-
-def test_a_few_slow_calls_tell_nothing():
-    fed(read=2.0, computed=1.0, calls=10)
-
-
-def test_smaller_batches_are_compared_by_sample():
-    speed = Speed()
-    for _ in range(40):
-        speed.note(8.0, rows=8, is_read=False)
-        speed.note(1.0, rows=2, is_read=True)
+@pytest.mark.parametrize(
+    ("read", "computed", "options", "refused"),
+    [
+        pytest.param(2.0, 1.0, {}, True, id="slower"),
+        pytest.param(0.5, 1.0, {}, False, id="faster"),
+        pytest.param(2.0, 1.0, {"calls": 10}, False, id="too few calls to tell"),
+        pytest.param(1.0, 8.0, {"rows": (2, 8)}, False, id="faster by sample"),
+        pytest.param(3.0, 8.0, {"rows": (2, 8)}, True, id="slower by sample"),
+    ],
+)
+def test_slower_reading_is_refused(read, computed, options, refused):
+    assert is_refused(read, computed, **options) == refused
