@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_attnbal.allocate import (
     Allocator,
+    ForecastAllocator,
     FrontierAllocator,
     FullAllocator,
     LastKAllocator,
@@ -14,9 +15,19 @@ from lightning_attnbal.allocate import (
 )
 from lightning_attnbal.apply import ActivationStore, FixedViews, PlanApplier, PrefixCache
 from lightning_attnbal.core import Unit
-from lightning_attnbal.measure import GradientUpdateMeter, UnitTracer
+from lightning_attnbal.measure import (
+    ActivationChangeMeter,
+    CrossBatchMeter,
+    FisherMeter,
+    GradientNormMeter,
+    GradientUpdateMeter,
+    PlasticityMeter,
+    RelativeGradientChangeMeter,
+    UnitTracer,
+)
 
 ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
+    ForecastAllocator: ForecastAllocator,
     FrontierAllocator: FrontierAllocator,
     FullAllocator: FullAllocator,
     LastKAllocator: lambda: LastKAllocator(1),
@@ -25,7 +36,13 @@ ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
 }
 
 METERS: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
+    ActivationChangeMeter: lambda model, units: ActivationChangeMeter(units),
+    CrossBatchMeter: CrossBatchMeter,
+    FisherMeter: FisherMeter,
+    GradientNormMeter: GradientNormMeter,
     GradientUpdateMeter: GradientUpdateMeter,
+    PlasticityMeter: lambda model, units: PlasticityMeter(units),
+    RelativeGradientChangeMeter: lambda m, u: RelativeGradientChangeMeter(m, u, interval=2),
     UnitTracer: UnitTracer,
 }
 

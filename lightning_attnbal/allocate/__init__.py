@@ -8,25 +8,35 @@ from lightning_attnbal.allocate._baselines import (
     UniformAllocator,
 )
 from lightning_attnbal.allocate._errors import InfeasibleMemoryError
+from lightning_attnbal.allocate._forecast import CurvePrior, Forecast, Outcome
+from lightning_attnbal.allocate._forecast_allocator import ForecastAllocator
 from lightning_attnbal.allocate._frontier import frontier
 from lightning_attnbal.allocate._frontier_allocator import FrontierAllocator
 from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.allocate._progress import Progress, Segment, merged
 from lightning_attnbal.allocate._solution import Frontier, Solution
 from lightning_attnbal.allocate._solve import solve, solve_exact, solve_lagrangian
 
 __all__ = [
     "Allocator",
     "Choice",
+    "CurvePrior",
+    "Forecast",
+    "ForecastAllocator",
     "Frontier",
     "FrontierAllocator",
     "FullAllocator",
     "InfeasibleMemoryError",
     "LastKAllocator",
     "Limits",
+    "Outcome",
+    "Progress",
     "RandomAllocator",
+    "Segment",
     "Solution",
     "UniformAllocator",
     "frontier",
+    "merged",
     "solve",
     "solve_exact",
     "solve_lagrangian",

@@ -9,6 +9,7 @@ from lightning_attnbal.allocate._errors import InfeasibleMemoryError
 from lightning_attnbal.allocate._explain import explain
 from lightning_attnbal.allocate._levels import Levels
 from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.allocate._solve import solve_lagrangian
 from lightning_attnbal.core import InfeasibleBudgetError, Plan, Problem
 
@@ -23,6 +24,8 @@ class Choice:
         bound: proven upper bound of the value at this cost, None to have it computed.
         shadow_price: λ ≥ 0 at this cost, None to have it computed.
         num_steps: steps after which to decide again, None for as many as there are.
+        is_final: whether the run is to end after those steps, with budget left.
+        forecast: mean and standard deviation of the loss at the run's end, if there is one.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL
@@ -35,6 +38,8 @@ class Choice:
     bound: float | None = None
     shadow_price: float | None = None
     num_steps: int | None = None
+    is_final: bool = False
+    forecast: tuple[float, float] | None = None
 
 
 class Allocator(ABC):
@@ -52,13 +57,20 @@ class Allocator(ABC):
         full: only 3 full: the only unit that trains
     """
 
-    def __call__(self, problem: Problem, limits: Limits, current: Plan | None = None) -> Plan:
+    def __call__(
+        self,
+        problem: Problem,
+        limits: Limits,
+        current: Plan | None = None,
+        progress: Progress | None = None,
+    ) -> Plan:
         """Choose a plan for the rest of the run.
 
         Args:
             problem: the menus of one task.
             limits: what is left.
             current: the plan in force, if there is one.
+            progress: the run so far; None for a run that begins.
 
         Returns:
             A valid plan with its true cost per step, the steps it gets (None if it is free and
@@ -69,7 +81,7 @@ class Allocator(ABC):
             InfeasibleBudgetError: what remains does not buy one step of the plan.
             InfeasibleMemoryError: the plan needs more memory than the limit.
         """
-        choice = self.allocate(problem, limits, current)
+        choice = self.allocate(problem, limits, current, progress or Progress())
         cost, value, memory = problem.evaluate(choice.levels)
         name = f"the plan of {type(self).__name__}"
         if limits.memory is not None and memory > limits.memory:
@@ -93,8 +105,12 @@ class Allocator(ABC):
             method=choice.method,
             reasons=explain(problem, choice.levels, price, limits),
             task=problem.task,
+            is_final=choice.is_final,
+            forecast=choice.forecast,
         )
 
     @abstractmethod
-    def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
         """Decide on one level per unit; called by `__call__`, which validates the answer."""

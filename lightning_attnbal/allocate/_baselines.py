@@ -12,6 +12,7 @@ from lightning_attnbal.allocate._dual import Limit
 from lightning_attnbal.allocate._feasible import cheapest_within, check_feasible
 from lightning_attnbal.allocate._levels import Levels, train_only, trainable, with_level
 from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.allocate._trellis import Trellis
 from lightning_attnbal.core import Plan, Problem, check_integer
 
@@ -31,7 +32,9 @@ class FullAllocator(Allocator):
     """
 
     @override
-    def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
         return Choice(levels=train_only(problem, trainable(problem)), method="full")
 
 
@@ -62,7 +65,9 @@ class LastKAllocator(Allocator):
         check_integer("k", self.k, low=1)
 
     @override
-    def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
         units = trainable(problem)[-self.k :]
         levels = train_only(problem, units, caches=self.caches)
         return Choice(levels=levels, method=f"last {self.k}{', cached' if self.caches else ''}")
@@ -85,7 +90,9 @@ class UniformAllocator(Allocator):
     """
 
     @override
-    def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
         units = trainable(problem)
         plans = [train_only(problem, spaced(units, n)) for n in range(len(units), 0, -1)]
         if not plans:
@@ -126,7 +133,9 @@ class RandomAllocator(Allocator):
         check_integer("seed", self.seed, low=0)
 
     @override
-    def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
         figures = [limits.remaining, limits.max_steps or 0, limits.memory or 0]
         words = np.array(figures, dtype=np.float64).view(np.uint32).tolist()
         rng = np.random.default_rng([self.seed, len(problem.menus), *words])

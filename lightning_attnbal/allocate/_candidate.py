@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lightning_attnbal.allocate._levels import Levels
 from lightning_attnbal.allocate._limits import Limits
-from lightning_attnbal.core import CACHED, FROZEN, Problem
+from lightning_attnbal.core import CACHED, FROZEN, Plan, Problem
 
 _LEAST_SAVING = 0.02
 
@@ -100,3 +100,16 @@ def has_levels(problem: Problem, levels: Levels) -> bool:
         any(option.level == level for option in menu.options)
         for menu, level in zip(problem.menus, levels, strict=True)
     )
+
+
+def still_possible(problem: Problem, limits: Limits, current: Plan | None) -> Levels | None:
+    """The current levels if menus, memory and budget still allow them."""
+    if current is None or list(current) != [menu.unit for menu in problem.menus]:
+        return None
+    levels = tuple(current.values())
+    if not has_levels(problem, levels) or problem.why_invalid(levels) is not None:
+        return None
+    cost, _, memory = problem.evaluate(levels)
+    cost += problem.one_off(levels) / (limits.epoch_steps or 1)
+    fits = cost <= limits.remaining and (limits.memory is None or memory <= limits.memory)
+    return levels if fits else None

@@ -1,4 +1,4 @@
-"""The default: the point of the frontier that makes the most of what is left."""
+"""The point of the frontier with the most contribution times steps; no forecast."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from lightning_attnbal.allocate._allocator import Allocator, Choice
-from lightning_attnbal.allocate._candidate import Candidate, has_levels, spend_the_rest
+from lightning_attnbal.allocate._candidate import Candidate, spend_the_rest, still_possible
 from lightning_attnbal.allocate._frontier import frontier
-from lightning_attnbal.allocate._levels import Levels
 from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
     InfeasibleBudgetError,
     Plan,
@@ -83,7 +83,9 @@ class FrontierAllocator(Allocator):
         check_integer("resolution", self.resolution, low=1)
 
     @override
-    def allocate(self, problem: Problem, limits: Limits, current: Plan | None) -> Choice:
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
         points = frontier(problem, memory=limits.memory, resolution=self.resolution)
         affordable = [point for point in points if point.cost <= limits.remaining]
         if not affordable:
@@ -126,7 +128,7 @@ class FrontierAllocator(Allocator):
         self, problem: Problem, limits: Limits, current: Plan | None, score: float
     ) -> Candidate | None:
         """The current levels, unless they are impossible now or clearly worse than `score`."""
-        kept = _still_possible(problem, limits, current)
+        kept = still_possible(problem, limits, current)
         if kept is None:
             return None
         candidate = Candidate.of(problem, kept, limits)
@@ -150,16 +152,3 @@ class FrontierAllocator(Allocator):
 
     def _score(self, candidate: Candidate, limits: Limits) -> float:
         return self.score(candidate.cost, candidate.value, limits, candidate.once)
-
-
-def _still_possible(problem: Problem, limits: Limits, current: Plan | None) -> Levels | None:
-    """The current levels if menus, memory and budget still allow them."""
-    if current is None or list(current) != [menu.unit for menu in problem.menus]:
-        return None
-    levels = tuple(current.values())
-    if not has_levels(problem, levels) or problem.why_invalid(levels) is not None:
-        return None
-    cost, _, memory = problem.evaluate(levels)
-    cost += problem.one_off(levels) / (limits.epoch_steps or 1)
-    fits = cost <= limits.remaining and (limits.memory is None or memory <= limits.memory)
-    return levels if fits else None

@@ -9,14 +9,16 @@ from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_attnbal.allocate import Allocator, FrontierAllocator
+from lightning_attnbal.allocate import Allocator, ForecastAllocator
 from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._decision import Decision, changes, explain
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._pace import Pace, make_pace
+from lightning_attnbal.callbacks._probes import Probes
 from lightning_attnbal.callbacks._recording import RunRecord
 from lightning_attnbal.callbacks._refuse import (
     full_run_batches,
@@ -40,9 +42,9 @@ from lightning_attnbal.core import (
 )
 from lightning_attnbal.measure import UnitSpec, discover_units
 from lightning_attnbal.tracking import Event
-from lightning_attnbal.trainer import Schedule, make_schedule
+from lightning_attnbal.trainer import DepthRate, PlanRate, RateRule, Schedule, make_schedule
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 T = TypeVar("T")
 
 
@@ -68,7 +70,7 @@ class AttentionBalancer(pl.Callback):
         memory: peak bytes of training state and saved activations, such as "6GiB".
         units: what gets a level: module names, glob patterns, a mapping or a function
             (see `discover_units`); None finds the repeated blocks.
-        allocator: turns menus and budget into a plan; default `FrontierAllocator()`.
+        allocator: turns menus and budget into a plan; default `ForecastAllocator()`.
         levels: which levels a unit may get: "cached", "frozen", "full", and on request "detached"
             and "local", which cut residual branches: cheaper, at the price of a biased gradient
             below.
@@ -78,9 +80,14 @@ class AttentionBalancer(pl.Callback):
             floor when the budget ends; "auto": the module's own schedulers paced by budget spent,
             or linear if it has none; None leaves the learning rate alone.
         warmup: share of the budget over which the learning rate of `lr_schedule` rises, in [0, 1);
-            0.1 because the first steps train everything, for which a rate meant for few layers is
-            too high. A module's own schedulers have their own.
+            a module's own schedulers have their own.
+        lr_scaling: factor of the learning rate for a plan: "depth" for `DepthRate()`, which gives
+            shallow plans a higher one; any function of a plan and the units that may train; None
+            for the same rate whatever trains. The rate of the optimizer is taken to be the one for
+            training everything.
         moments: whether a unit that gets frozen keeps its optimizer moments ("keep" or "drop").
+        probes: share of the budget that looking at what frozen units would be worth may cost, in
+            [0, 1); 0 for never.
         calibration_steps: optimizer steps that train everything first, in [1, inf); fewer where
             they would take more than a twentieth of the budget.
         seed: recorded with the run; an allocator that draws has its own.
@@ -111,21 +118,25 @@ class AttentionBalancer(pl.Callback):
         cache: CacheSettings | None = None,
         lr_schedule: str | Schedule | None = "auto",
         warmup: float = 0.1,
+        lr_scaling: Literal["depth"] | RateRule | None = "depth",
         moments: Literal["keep", "drop"] = "keep",
+        probes: float = 0.02,
         calibration_steps: int = 4,
         seed: int = 0,
     ) -> None:
         self.budget = Budget.parse(budget, memory)
         self._unit_spec = units
-        self.allocator = _instance("allocator", allocator, Allocator, FrontierAllocator)
+        self.allocator = _instance("allocator", allocator, Allocator, ForecastAllocator)
         self.levels = _check_levels(levels)
         self.cache = _instance("cache", cache, CacheSettings, CacheSettings)
         self.warmup = check_number("warmup", warmup, low=0, high=1, high_open=True)
         self.lr_schedule = lr_schedule
         if lr_schedule is not None and lr_schedule != "auto":
             make_schedule(lr_schedule, warmup)
+        self.lr_scaling = _check_rule(lr_scaling)
         check_choice("moments", moments, ("keep", "drop"))
         self.moments: Literal["keep", "drop"] = moments
+        self.probes = check_number("probes", probes, low=0, high=1, high_open=True)
         self.calibration_steps = check_integer("calibration_steps", calibration_steps, low=1)
         self.seed = check_integer("seed", seed, low=0)
         self._reset()
@@ -135,6 +146,8 @@ class AttentionBalancer(pl.Callback):
         self._clock = StepClock()
         self._run: Run | None = None
         self._pace: Pace | None = None
+        self._rate: PlanRate | None = None
+        self._probes = Probes(self.probes)
         self._record: RunRecord | None = None
         self._restored: Mapping[str, Any] | None = None
         self._global_step = 0
@@ -224,9 +237,11 @@ class AttentionBalancer(pl.Callback):
             ),
             clock=self._clock,
             allocator=self.allocator,
+            rate_rule=self.lr_scaling,
             calibration_steps=self.calibration_steps,
             batches_per_step=trainer.accumulate_grad_batches,
         )
+        self._rate = PlanRate(trainer.optimizers)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -237,7 +252,7 @@ class AttentionBalancer(pl.Callback):
         refuse_endless_share(self.budget, run.ledger.full_batches)
         if math.isfinite(trainer.num_training_batches):
             run.session.caches.epoch_batches = int(trainer.num_training_batches)
-            run.steps_per_epoch = math.ceil(trainer.num_training_batches / run.batches_per_step)
+            run.begin_epochs(math.ceil(trainer.num_training_batches / run.batches_per_step))
         self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
         self._record = RunRecord(Path(trainer.log_dir or trainer.default_root_dir))
         if self._restored is not None:
@@ -246,7 +261,7 @@ class AttentionBalancer(pl.Callback):
             self._record.load_state_dict(self._restored["record"])
         self._record.start(run, seed=self.seed, device=str(pl_module.device))
         self._global_step = trainer.global_step
-        self._pace.advance(run.progress)
+        self._pace.advance(run.progress, run.step_share)
         trainer.should_stop = trainer.should_stop or bool(run.finished)
 
     # -- the loop ----------------------------------------------------------------------------
@@ -262,6 +277,7 @@ class AttentionBalancer(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._run is not None:
+            self._probes.see(batch, batch_idx, trainer.num_training_batches)
             self._run.session.begin_batch(batch)
 
     @override
@@ -280,8 +296,10 @@ class AttentionBalancer(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if self._run is not None and self._run.is_sampled:
-            self._run.session.before_step()
+        if self._run is None or self._rate is None:
+            return
+        self._rate.begin(self._run.lr_factor)
+        self._run.session.before_step(is_sampled=self._run.is_sampled)
 
     @override
     def on_train_batch_end(
@@ -292,12 +310,15 @@ class AttentionBalancer(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._run is None or self._record is None or self._pace is None:
+        if self._run is None or self._record is None or self._pace is None or self._rate is None:
             return
         stepped = trainer.global_step > self._global_step
         self._global_step = trainer.global_step
-        decision = self._run.end_batch(stepped=stepped, epoch=trainer.current_epoch)
-        self._pace.advance(self._run.progress)
+        decision = self._run.end_batch(
+            stepped=stepped, epoch=trainer.current_epoch, loss=_loss(outputs)
+        )
+        self._rate.end()
+        self._pace.advance(self._run.progress, self._run.step_share)
         if decision is not None:
             self._announce(decision)
         self._log(trainer, pl_module)
@@ -326,6 +347,7 @@ class AttentionBalancer(pl.Callback):
         self._record.cached(run, epoch=trainer.current_epoch)
         if run.finished or run.is_calibrating or run.ledger.remaining_batches == 0:
             return
+        self._probes.run(trainer, pl_module, run)
         decision = run.decide(trainer.current_epoch, "epoch end")
         if decision is not None:
             self._announce(decision)
@@ -335,7 +357,7 @@ class AttentionBalancer(pl.Callback):
         if self._run is not None and self._record is not None:
             self._run.ledger.seconds = self._clock.elapsed()
             self._record.end(
-                self._run, epoch=trainer.current_epoch, learning_rate=_learning_rate(trainer)
+                self._run, epoch=trainer.current_epoch, learning_rate=self._learning_rate(trainer)
             )
         self._close()
 
@@ -353,6 +375,8 @@ class AttentionBalancer(pl.Callback):
         """Leave no trace on the model; what users read stays."""
         if self._run is not None:
             self._run.session.close()
+        if self._rate is not None:
+            self._rate.end()
         if self._pace is not None:
             self._pace.release()
 
@@ -379,8 +403,13 @@ class AttentionBalancer(pl.Callback):
         spent = {"attnbal/budget/spent": ledger.spent.amount, "attnbal/budget/share": share}
         pl_module.log_dict(spent, batch_size=1)
         self._record.spent(
-            self._run, epoch=trainer.current_epoch, learning_rate=_learning_rate(trainer)
+            self._run, epoch=trainer.current_epoch, learning_rate=self._learning_rate(trainer)
         )
+
+    def _learning_rate(self, trainer: pl.Trainer) -> float:
+        """Of the first param group, with the plan's factor."""
+        factor = 1.0 if self._run is None else self._run.lr_factor
+        return float(trainer.optimizers[0].param_groups[0]["lr"]) * factor
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -428,9 +457,18 @@ def _instance(name: str, value: T | None, kind: type, default: Callable[[], T]) 
     return value
 
 
-def _learning_rate(trainer: pl.Trainer) -> float:
-    """Of the first param group."""
-    return float(trainer.optimizers[0].param_groups[0]["lr"])
+def _loss(outputs: Any) -> Tensor | None:
+    """The loss of a batch, where `training_step` returned one."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return loss if isinstance(loss, Tensor) and loss.numel() == 1 else None
+
+
+def _check_rule(rule: Literal["depth"] | RateRule | None) -> RateRule | None:
+    """The rule behind a name."""
+    if rule is None or (callable(rule) and not isinstance(rule, str)):
+        return rule
+    check_choice("lr_scaling", rule, ("depth",))
+    return DepthRate()
 
 
 def _check_levels(levels: Sequence[str | Level]) -> tuple[Level, ...]:

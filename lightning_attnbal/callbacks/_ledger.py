@@ -26,6 +26,7 @@ class Ledger:
         reserve: what the end of the run needs beside training (a last validation, in seconds).
         full_seconds_per_batch: predicted seconds of a batch with everything trained, NaN if
             unknown.
+        last_batch: batches after which the run is to end with budget left, None if it is not.
 
     Example:
         >>> ledger = Ledger(budget=Budget.parse("50%"), full_batches=10)
@@ -44,6 +45,7 @@ class Ledger:
     batches: int = 0
     reserve: float = 0.0
     full_seconds_per_batch: float = math.nan
+    last_batch: int | None = None
 
     @property
     def is_unrestricted(self) -> bool:
@@ -52,9 +54,18 @@ class Ledger:
         return whole and self.budget.memory is None
 
     @property
-    def remaining_batches(self) -> int | None:
+    def user_batches_left(self) -> int | None:
         """Batches until the user's own limits end the run, None if they never do."""
         return None if self.full_batches is None else max(0, self.full_batches - self.batches)
+
+    @property
+    def remaining_batches(self) -> int | None:
+        """Batches until those limits or the last plan end the run, None if neither does."""
+        left = self.user_batches_left
+        if self.last_batch is None:
+            return left
+        last = max(0, self.last_batch - self.batches)
+        return last if left is None else min(left, last)
 
     @property
     def reference(self) -> Quantity | None:

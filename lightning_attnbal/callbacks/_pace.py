@@ -16,8 +16,8 @@ from lightning_attnbal.trainer import BudgetLR, Schedule, SchedulerPacer, make_s
 class Pace(Protocol):
     """Moves the learning rate to where the share of budget spent says it should be."""
 
-    def advance(self, progress: float) -> None:
-        """Go to `progress` in [0, 1]."""
+    def advance(self, progress: float, step: float) -> None:
+        """Go to `progress` in [0, 1]; the coming step is a share `step` of the run."""
 
     def release(self) -> None:
         """Hand the learning rate back."""
@@ -32,7 +32,7 @@ class Pace(Protocol):
 class Untouched:
     """The learning rate is nobody's business but the user's."""
 
-    def advance(self, progress: float) -> None:
+    def advance(self, progress: float, step: float) -> None:
         """Do nothing."""
 
     def release(self) -> None:
@@ -47,14 +47,26 @@ class Untouched:
 
 
 class Scheduled(BudgetLR):
-    """A schedule over budget spent, the same hooks as `SchedulerPacer`."""
+    """A schedule over budget spent, the same hooks as `SchedulerPacer`.
 
-    def advance(self, progress: float) -> None:
-        """Go to `progress` in [0, 1]."""
-        self.set(progress)
+    A step gets the learning rate of its middle: neither the first one of a warm-up nor the last one
+    before the floor is taken at a rate of 0.
+    """
+
+    def advance(self, progress: float, step: float) -> None:
+        """Go to `progress` in [0, 1]; the coming step is a share `step` of the run."""
+        self.set(min(1.0, progress + step / 2) if progress < 1 else 1.0)
 
     def release(self) -> None:
         """Leave the learning rates where the schedule ended, as a scheduler would."""
+
+
+class Paced(SchedulerPacer):
+    """The module's own schedulers, which say themselves what the first step gets."""
+
+    def advance(self, progress: float, step: float = 0.0) -> None:  # noqa: ARG002
+        """Go to `progress` in [0, 1]."""
+        super().advance(progress)
 
 
 def make_pace(
@@ -91,4 +103,4 @@ def make_pace(
     if trainer.max_epochs not in {None, -1} and trainer.max_steps == -1:
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         steps = per_epoch * trainer.max_epochs
-    return SchedulerPacer(trainer, total_steps=steps, total_epochs=epochs)
+    return Paced(trainer, total_steps=steps, total_epochs=epochs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from lightning_attnbal.allocate import Allocator, Limits
 from lightning_attnbal.callbacks._decision import Decision
 from lightning_attnbal.callbacks._ledger import Ledger
+from lightning_attnbal.callbacks._losses import Losses
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
+from lightning_attnbal.trainer import RateRule
 
 _CALIBRATION_SHARE = 0.05
 _ANYTHING = 1e300  # FLOPs
@@ -31,6 +33,7 @@ class Run:
         session: the model's half.
         clock: the wall clock.
         allocator: turns menus and what is left into a plan.
+        rate_rule: gives the factor of the learning rate for a plan; None leaves it at 1.
         calibration_steps: optimizer steps that train everything before the first decision.
         batches_per_step: batches per optimizer step (gradient accumulation).
         samples_per_epoch: optimizer steps per epoch from which contributions are estimated.
@@ -41,6 +44,8 @@ class Run:
         planned: what the plans in force predicted for the steps taken, in the budget's dimension.
         once_left: what is still to be paid of the one-off cost of the plan in force, as planned.
         once_per_step: how much of it a step pays.
+        probed: what probes of frozen units have cost, in the budget's dimension.
+        losses: training losses so far.
         reached: the largest `progress` so far: a plan that uses up more of the budget must not make
             the learning rate rise again.
         finished: why the budget ended the run, empty while it has not.
@@ -51,6 +56,7 @@ class Run:
     clock: StepClock
     allocator: Allocator
     calibration_steps: int
+    rate_rule: RateRule | None = None
     batches_per_step: int = 1
     steps_per_epoch: int | None = None
     samples_per_epoch: int = 4
@@ -60,11 +66,18 @@ class Run:
     planned: float = 0.0
     once_left: float = 0.0
     once_per_step: float = 0.0
+    probed: float = 0.0
+    losses: Losses = field(default_factory=Losses)
     reached: float = 0.0
     finished: str = ""
 
     def __post_init__(self) -> None:
         self.session.needs_inputs = self.dimension is Dimension.SECOND
+
+    def begin_epochs(self, steps_per_epoch: int) -> None:
+        """The data has a known length."""
+        self.steps_per_epoch = steps_per_epoch
+        self.losses.window = max(1, steps_per_epoch // 20)
 
     @property
     def dimension(self) -> Dimension:
@@ -103,6 +116,14 @@ class Run:
         return max(self.reached, self.ledger.progress(self.cost_per_batch))
 
     @property
+    def step_share(self) -> float:
+        """Share of the run that the coming optimizer step is; 0 before anything was measured."""
+        cost = self.cost_per_batch
+        total = self.ledger.expected_total(cost)
+        share = self.batches_per_step * cost / total if total > 0 else 0.0
+        return share if math.isfinite(share) else 0.0
+
+    @property
     def is_calibrating(self) -> bool:
         """Whether everything still trains to find out what it is worth."""
         return not self.history
@@ -119,8 +140,12 @@ class Run:
         if not self.ledger.batches:
             self.check_feasible()
 
-    def end_batch(self, *, stepped: bool, epoch: int) -> Decision | None:
+    def end_batch(
+        self, *, stepped: bool, epoch: int, loss: Tensor | None = None
+    ) -> Decision | None:
         """Book a batch; after an optimizer step decide if it is time to, and see what is left."""
+        plan = self.session.plan or self.session.full_plan
+        self.losses.add(plan.trained, loss, stepped=stepped)
         was = self.session.caches.is_reading
         flops, full = self.session.end_batch()
         self._change_pace(was_reading=was)
@@ -140,6 +165,8 @@ class Run:
             decision = self.decide(epoch, "calibrated")
         elif why := self.session.caches.why_refused(self.session.plan):
             decision = self.decide(epoch, f"not cached after all: {why}")
+        elif self.plan_steps_left == 0 and self.history[-1].plan.is_final:
+            self.finished = "more training is not expected to help"
         elif self.plan_steps_left == 0 and self.ledger.remaining_batches != 0:
             decision = self.decide(epoch, "time to look again")
         self._see_what_is_left()
@@ -155,6 +182,27 @@ class Run:
         ratio = self._predicted(plan) / self._predicted(thawed)
         self.clock.change_plan(ratio if caches.is_reading else 1 / ratio)
 
+    def may_probe(self, flops: Sequence[float], share: float) -> bool:
+        """Whether probes of this cost keep all of them within `share` of what was spent so far."""
+        plan = self.session.plan
+        if plan is None or all(name in plan.trained for name in self.session.full_plan.trained):
+            return False
+        if self.dimension is Dimension.FLOP:
+            cost = sum(flops)
+        else:
+            cost = len(flops) * self.ledger.full_seconds_per_batch
+        allowed = share * self.ledger.spent.amount
+        return self.probed + cost <= allowed and self.ledger.can_afford(cost + self._step_cost())
+
+    def probe(self, losses: Sequence[Callable[[], Tensor]], flops: Sequence[float]) -> None:
+        """Measure what is frozen, and charge it."""
+        began = self.clock.elapsed()
+        self.session.probe(losses)
+        self.ledger.flops += sum(flops)
+        seconds = self.clock.elapsed() - began
+        self.probed += sum(flops) if self.dimension is Dimension.FLOP else seconds
+        self.clock.pause()
+
     def decide(self, epoch: int, why: str) -> Decision | None:
         """Solve for what is left and apply the answer; None if nothing is left to solve for."""
         if self.dimension is Dimension.SECOND:
@@ -165,7 +213,7 @@ class Run:
             found = self._solve_if_possible()
             if found is None:
                 return None
-            plan = found
+            plan = self._with_rate(found)
         before = self.session.plan
         decision = Decision(
             plan=plan,
@@ -177,6 +225,9 @@ class Run:
         )
         self.history.append(decision)
         self.plan_steps_left = self._steps_until_next(plan)
+        self.ledger.last_batch = None
+        if plan.is_final and plan.num_steps is not None:
+            self.ledger.last_batch = self.ledger.batches + plan.num_steps * self.batches_per_step
         self.once_left = self._one_off(plan)
         self.once_per_step = self.once_left / (self.steps_per_epoch or 1)
         if not plan.same_levels(before):
@@ -186,6 +237,18 @@ class Run:
             self.session.caches.is_reading = False
         self.clock.pause()
         return decision
+
+    def _with_rate(self, plan: Plan) -> Plan:
+        """The plan with its factor of the learning rate."""
+        if self.rate_rule is None:
+            return plan
+        units = [unit for unit in self.session.units if self.session.trainable[unit.name]]
+        return replace(plan, lr_factor=self.rate_rule(plan, units))
+
+    @property
+    def lr_factor(self) -> float:
+        """Factor of the learning rate under the plan in force."""
+        return self.history[-1].plan.lr_factor if self.history else 1.0
 
     def _one_off(self, plan: Plan) -> float:
         """What filling the cache of a plan costs."""
@@ -201,7 +264,7 @@ class Run:
         Under a time budget before the plan's own steps are done: forecasts of seconds are not
         exact, and what they miss by must not pile up at the end.
         """
-        if self.dimension is Dimension.FLOP or plan.num_steps is None:
+        if self.dimension is Dimension.FLOP or plan.num_steps is None or plan.is_final:
             return plan.num_steps
         return min(plan.num_steps, max(_STEPS_TO_TRUST, plan.num_steps // 4))
 
@@ -240,7 +303,7 @@ class Run:
 
     def _solve(self, ledger: Ledger) -> Plan:
         """Ask the allocator for a plan for the rest of the run."""
-        left = ledger.remaining_batches
+        left = ledger.user_batches_left
         memory = ledger.budget.memory
         limits = Limits(
             remaining=ledger.remaining,
@@ -251,7 +314,8 @@ class Run:
             cost_scale=1e9 if self.dimension is Dimension.FLOP else 1.0,
         )
         problem = self.session.problem(self.dimension, self.batches_per_step)
-        return self.allocator(problem, limits, self.session.plan)
+        progress = self.losses.progress(self.session.fresh)
+        return self.allocator(problem, limits, self.session.plan, progress)
 
     def _fit_seconds(self) -> None:
         """Bring the step-time model up to date with what steps took under the plan in force."""
@@ -296,7 +360,7 @@ class Run:
         """Finish when the next optimizer step would exceed the budget."""
         if self.dimension is Dimension.SECOND:
             self.ledger.reserve = self.clock.seconds_per_validation
-        if not self.ledger.can_afford(self._step_cost()):
+        if not self.finished and not self.ledger.can_afford(self._step_cost()):
             self.finished = "the next step would exceed the budget"
 
     def state_dict(self) -> dict[str, Any]:
@@ -310,6 +374,8 @@ class Run:
             "plan_steps_left": self.plan_steps_left,
             "planned": self.planned,
             "once": (self.once_left, self.once_per_step),
+            "probed": self.probed,
+            "losses": self.losses.state_dict(),
             "reached": self.reached,
             "finished": self.finished,
         }
@@ -325,6 +391,8 @@ class Run:
         self.plan_steps_left = state["plan_steps_left"]
         self.planned = float(state["planned"])
         self.once_left, self.once_per_step = map(float, state["once"])
+        self.probed = float(state["probed"])
+        self.losses.load_state_dict(state["losses"])
         self.reached = float(state["reached"])
         self.finished = str(state["finished"])
         self.session.needs_inputs &= self.session.step_time is None

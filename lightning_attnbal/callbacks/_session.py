@@ -5,7 +5,8 @@ Knows no Trainer: batches and plans in, numbers out.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,14 +30,16 @@ from lightning_attnbal.core import (
     UnsupportedModelError,
 )
 from lightning_attnbal.measure import (
-    GradientUpdateMeter,
+    CrossBatchMeter,
     StepTimeModel,
     Trace,
     UnitTracer,
     build_problem,
     count_fixed,
     count_units,
+    fresh_units,
     order_units,
+    probe_contributions,
     time_units,
 )
 
@@ -93,14 +96,15 @@ class Session:
         self.caches = Caches(model, self.units, settings, is_timed=is_timed)
         prefix_cache = self.caches.prefix
         self.applier = PlanApplier(model, self.units, moments=moments, cache=prefix_cache)
-        self.meter = GradientUpdateMeter(model, self.units)
+        self.meter = CrossBatchMeter(model, self.units)
+        self.fresh = fresh_units(model, self.units)
         self.shapes = ShapeCosts()
         self._memo: dict[Any, Any] = {}
         self._tracer: UnitTracer | None = None
         self._shape: Hashable = ()
         self._first_values: dict[str, float] = {}
+        self._probed: dict[str, float] = {}
         self._cuttable: dict[str, bool] = {}
-        self._outdated: set[str] = set()
         self.needs_inputs = False
         self._kept: Trace | None = None
         self.step_time: StepTimeModel | None = None
@@ -204,21 +208,21 @@ class Session:
         self._observed[self.caches.effective(self.plan or self.full_plan)] = seconds_per_step
         self.step_time = self.step_time.fit(list(self._observed.items()))
 
-    def before_step(self) -> None:
-        """Call right before an optimizer step whose contribution is to be measured."""
-        self.meter.before_step()
+    def before_step(self, *, is_sampled: bool = True) -> None:
+        """Call right before an optimizer step; if it is sampled, its contribution is measured."""
+        if is_sampled or self.meter.is_pending:
+            self.meter.before_step(starts=is_sampled)
 
     def after_step(self) -> None:
-        """Call right after that step, gradients still there."""
-        self.meter.forget(self._outdated)
-        self._outdated = set()
+        """Call right after a sampled step, gradients still there."""
         self.meter.after_step(self.optimizers)
 
     def values(self) -> dict[str, float]:
-        """Contribution per unit; an estimate from before a unit was frozen is aged.
+        """Contribution per unit; estimates from before a unit was frozen are brought up to date.
 
-        A frozen unit's estimate dates from when the loss was higher. It is scaled by how far the
-        estimates of the units that kept training have fallen meanwhile.
+        A frozen unit's estimate dates from when the loss was higher. It is replaced by what a probe
+        found since, or scaled by how far the estimates of the units that kept training have
+        fallen. A unit of which nothing is known counts as the mean of the others.
         """
         now = {name: max(0.0, c.mean) for name, c in self.meter.compute().items()}
         for name, value in now.items():
@@ -228,7 +232,29 @@ class Session:
         before = sum(self._first_values[name] for name in fresh)
         ageing = min(1.0, sum(now[name] for name in fresh) / before) if before > 0 else 1.0
         aged = {n: v if n in trained else self._first_values[n] * ageing for n, v in now.items()}
-        return {unit.name: aged.get(unit.name, 0.0) for unit in self.units}
+        aged |= {name: value for name, value in self._probed.items() if name not in trained}
+        known = [value for name, value in aged.items() if self.trainable[name]]
+        unknown = sum(known) / len(known) if known else 0.0
+        return {
+            u.name: aged.get(u.name, unknown if self.trainable[u.name] else 0.0) for u in self.units
+        }
+
+    def probe_cost(self, batch: Any) -> float:
+        """FLOPs of a probe with this batch, at most; NaN if its shape was never counted."""
+        shape = batch_shape(batch)
+        return self.shapes.cost(shape, self.full_plan) if shape in self.shapes else math.nan
+
+    def probe(self, losses: Sequence[Callable[[], Tensor]]) -> None:
+        """Measure the units that could train and do not."""
+        plan = self.plan or self.full_plan
+        resting = [
+            replace(u, parameters=tuple(n for n in u.parameters if n in self._trainable))
+            for u in self.units
+            if self.trainable[u.name] and u.name not in plan.trained
+        ]
+        with self.applier.without_cuts():
+            found = probe_contributions(self.model, resting, losses, self.optimizers)
+        self._probed |= {n: max(0.0, v) for n, v in found.items() if math.isfinite(v)}
 
     def problem(self, dimension: Dimension, batches_per_step: int) -> Problem:
         """The allocation problem per optimizer step, with the contributions known so far.
@@ -253,10 +279,9 @@ class Session:
         )
 
     def apply(self, plan: Plan) -> None:
-        """Make the model do what `plan` says; new estimates replace the old where it trains."""
+        """Make the model do what `plan` says."""
         self.applier.apply(plan, self.optimizers)
         self.caches.apply(plan)
-        self._outdated = set(plan.trained)
 
     def close(self) -> None:
         """Leave the model as it was found; safe to call twice."""
@@ -273,8 +298,9 @@ class Session:
             "shapes": self.shapes.state_dict(),
             "meter": self.meter.state_dict(),
             "first_values": dict(self._first_values),
+            "probed": dict(self._probed),
             "cuttable": dict(self._cuttable),
-            "outdated": sorted(self._outdated),
+            "fresh": sorted(self.fresh),
             "step_time": None if self.step_time is None else self.step_time.to_dict(),
             "caches": self.caches.state_dict(),
             "observed": [(plan.to_dict(), t) for plan, t in self._observed.items()],
@@ -298,8 +324,9 @@ class Session:
         self.shapes.load_state_dict(state["shapes"])
         self.meter.load_state_dict(state["meter"])
         self._first_values = {k: float(v) for k, v in state["first_values"].items()}
+        self._probed = {k: float(v) for k, v in state["probed"].items()}
         self._cuttable = {k: bool(v) for k, v in state["cuttable"].items()}
-        self._outdated = set(state["outdated"])
+        self.fresh = frozenset(state["fresh"])
         if state["step_time"] is not None:
             self.step_time = StepTimeModel.from_dict(state["step_time"])
         self.caches.load_state_dict(state["caches"])

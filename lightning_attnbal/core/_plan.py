@@ -8,6 +8,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
+from lightning_attnbal.core._checks import check_number
 from lightning_attnbal.core._level import Level
 
 
@@ -47,9 +48,12 @@ class Plan(Mapping[str, Level]):
         method: which allocator, and how the plan was chosen.
         reasons: unit name → why it got its level.
         task: name of the task.
+        lr_factor: factor of the learning rate while the plan is in force, in (0, inf).
+        is_final: whether the run ends after `num_steps`, and hands back what budget is left.
+        forecast: mean and standard deviation of the loss at the run's end, where it was forecast.
 
     Raises:
-        ValueError: no units.
+        ValueError: no units, or `lr_factor` is out of range.
 
     Example:
         >>> plan = Plan({"stem": "frozen", "layer.0": "frozen", "layer.1": "full", "head": "full"})
@@ -71,12 +75,18 @@ class Plan(Mapping[str, Level]):
     method: str = ""
     reasons: Mapping[str, str] = field(default_factory=dict)
     task: str = "main"
+    lr_factor: float = 1.0
+    is_final: bool = False
+    forecast: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        check_number("lr_factor", self.lr_factor, low=0, low_open=True)
         if not self.levels:
             msg = "Expected `levels` to name at least one unit, but it is empty."
             raise ValueError(msg)
         levels = {str(name): Level.parse(level) for name, level in self.levels.items()}
+        if self.forecast is not None:
+            object.__setattr__(self, "forecast", tuple(self.forecast))
         object.__setattr__(self, "levels", MappingProxyType(levels))
         object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
 
@@ -126,6 +136,9 @@ class Plan(Mapping[str, Level]):
             "method": self.method,
             "reasons": dict(self.reasons),
             "task": self.task,
+            "lr_factor": self.lr_factor,
+            "is_final": self.is_final,
+            "forecast": None if self.forecast is None else list(self.forecast),
         }
 
     @classmethod

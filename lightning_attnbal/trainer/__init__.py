@@ -2,6 +2,7 @@
 
 from lightning_attnbal.trainer._learning_rate import BudgetLR
 from lightning_attnbal.trainer._pacing import SchedulerPacer
+from lightning_attnbal.trainer._plan_rate import DepthRate, PlanRate, RateRule
 from lightning_attnbal.trainer._schedule import (
     ConstantSchedule,
     CosineSchedule,
@@ -15,8 +16,11 @@ __all__ = [
     "BudgetLR",
     "ConstantSchedule",
     "CosineSchedule",
+    "DepthRate",
     "LinearSchedule",
+    "PlanRate",
     "REXSchedule",
+    "RateRule",
     "Schedule",
     "SchedulerPacer",
     "make_schedule",

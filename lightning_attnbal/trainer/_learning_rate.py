@@ -50,12 +50,12 @@ class BudgetLR:
         """Apply the factor at `progress`, the share of budget spent (clipped to [0, 1])."""
         factor = self.schedule(progress)
         for group, base in self._groups():
-            _write(group, base * factor)
+            write_rate(group, base * factor)
 
     def restore(self) -> None:
         """Put the base learning rates back."""
         for group, base in self._groups():
-            _write(group, base)
+            write_rate(group, base)
 
     def state_dict(self) -> dict[str, Any]:
         """The base learning rates, one list per optimizer."""
@@ -85,7 +85,7 @@ def _check_groups(found: list[int], expected: list[int]) -> None:
         raise ValueError(msg)
 
 
-def _write(group: dict[str, Any], lr: float) -> None:
+def write_rate(group: dict[str, Any], lr: float) -> None:
     """Set the learning rate; a tensor keeps its identity, which captured graphs hold on to."""
     if isinstance(group["lr"], torch.Tensor):
         group["lr"].fill_(lr)

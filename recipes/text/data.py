@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import AutoTokenizer
 
 from lightning_attnbal.core import check_integer
 from recipes.text.corpus import Corpus, load_reviews
 
+Split = Callable[[Sequence[Hashable], tuple[int, int, int]], dict[str, NDArray[np.intp]]]
+
 _SPLITS = ("train", "val", "test")
-_BUCKET = 16  # tokens; batches are padded to a multiple of it, so that few distinct shapes occur
 
 
 def split_by_item(
@@ -60,11 +61,49 @@ def split_by_item(
     return rows
 
 
+class LengthBatches(Sampler[list[int]]):
+    """Batches of texts of about one length, in random order: less padding, so less compute.
+
+    Texts are shuffled, sorted by length within pools of 50 batches, cut into batches, and the
+    batches are shuffled.
+
+    Args:
+        lengths: N lengths.
+        batch_size: texts per batch, in [1, inf).
+        generator: draws the order, anew each epoch.
+
+    Example:
+        >>> batches = LengthBatches([3, 9, 4, 8], 2, torch.Generator().manual_seed(0))
+        >>> sorted(sorted(batch) for batch in batches), len(batches)
+        ([[0, 2], [1, 3]], 2)
+    """
+
+    _POOL = 50
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> None:
+        self._lengths = torch.as_tensor(lengths)
+        self.batch_size = check_integer("batch_size", batch_size, low=1)
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self._lengths), generator=self.generator)
+        batches: list[torch.Tensor] = []
+        for pool in torch.split(order, self._POOL * self.batch_size):
+            by_length = pool[self._lengths[pool].argsort(stable=True)]
+            batches.extend(torch.split(by_length, self.batch_size))
+        for index in torch.randperm(len(batches), generator=self.generator):
+            yield batches[index].tolist()
+
+
 class _Encoded(Dataset[dict[str, Any]]):
     """Token ids and labels, made once."""
 
     def __init__(self, ids: list[list[int]], labels: NDArray[np.int64]) -> None:
         self._ids = [torch.tensor(row) for row in ids]
+        self.lengths = [len(row) for row in ids]
         self._labels = torch.from_numpy(labels)
 
     def __len__(self) -> int:
@@ -74,10 +113,10 @@ class _Encoded(Dataset[dict[str, Any]]):
         return {"input_ids": self._ids[index], "labels": self._labels[index]}
 
 
-def _collate(rows: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Batch of ids (B, N), mask (B, N) and labels (B,), N a multiple of the bucket."""
+def _collate(rows: list[dict[str, Any]], pad_id: int, bucket: int) -> dict[str, torch.Tensor]:
+    """Batch of ids (B, N), mask (B, N) and labels (B,), N a multiple of `bucket`."""
     ids = pad_sequence([row["input_ids"] for row in rows], batch_first=True, padding_value=pad_id)
-    ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % _BUCKET), value=pad_id)
+    ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % bucket), value=pad_id)
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     labels = torch.stack([row["labels"] for row in rows])
@@ -88,7 +127,7 @@ class ReviewsData(pl.LightningDataModule):
     """Labelled texts as padded batches; the customer reviews unless `load` says otherwise.
 
     Texts are tokenised once, in `setup`. A batch holds `input_ids` and `attention_mask` (B, N) and
-    `labels` (B,), with N the longest text in it, rounded up to a multiple of 16.
+    `labels` (B,), with N the longest text in it, rounded up to a multiple of `bucket`.
 
     Args:
         tokenizer_path: folder (or name) that `AutoTokenizer.from_pretrained` accepts.
@@ -99,6 +138,9 @@ class ReviewsData(pl.LightningDataModule):
         batch_size: texts per batch B, in [1, inf).
         seed: order of the training batches; the split never depends on it.
         load: where the texts come from.
+        split: rows of train, val and test from the items and the sizes.
+        bucket: tokens; few distinct shapes of batch occur, in [1, inf).
+        by_length: whether a training batch holds texts of about one length.
 
     Raises:
         ValueError: a number is outside its range, or the table has too few rows.
@@ -115,6 +157,9 @@ class ReviewsData(pl.LightningDataModule):
         batch_size: int = 32,
         seed: int = 0,
         load: Callable[[], Corpus] = load_reviews,
+        split: Split = split_by_item,
+        bucket: int = 16,
+        by_length: bool = False,
     ) -> None:
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_path))
@@ -127,6 +172,9 @@ class ReviewsData(pl.LightningDataModule):
         self._batch_size = check_integer("batch_size", batch_size, low=1)
         self._seed = seed
         self._load = load
+        self._split = split
+        self._bucket = check_integer("bucket", bucket, low=1)
+        self._by_length = by_length
         self._splits: dict[str, _Encoded] = {}
         self.class_names: tuple[str, ...] = ()
 
@@ -135,7 +183,7 @@ class ReviewsData(pl.LightningDataModule):
         if self._splits:
             return
         corpus = self._load()
-        rows = split_by_item(corpus.items, self._sizes)
+        rows = self._split(corpus.items, self._sizes)
         self.class_names = corpus.class_names
         for split, index in rows.items():
             texts = [corpus.texts[i] for i in index]
@@ -143,12 +191,18 @@ class ReviewsData(pl.LightningDataModule):
             self._splits[split] = _Encoded(ids, corpus.labels[index])
 
     def _loader(self, split: str) -> DataLoader[dict[str, Any]]:
+        rows = self._splits[split]
+        generator = torch.Generator().manual_seed(self._seed)
+        collate = partial(_collate, pad_id=self.tokenizer.pad_token_id, bucket=self._bucket)
+        if split == "train" and self._by_length:
+            batches = LengthBatches(rows.lengths, self._batch_size, generator)
+            return DataLoader(rows, batch_sampler=batches, collate_fn=collate)
         return DataLoader(
-            self._splits[split],
+            rows,
             batch_size=self._batch_size,
             shuffle=split == "train",
-            generator=torch.Generator().manual_seed(self._seed),
-            collate_fn=partial(_collate, pad_id=self.tokenizer.pad_token_id),
+            generator=generator,
+            collate_fn=collate,
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

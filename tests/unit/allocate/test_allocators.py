@@ -256,7 +256,7 @@ def test_reasons_give_rates_against_the_price():
 
 def test_an_invalid_choice_is_refused():
     class Broken(Allocator):
-        def allocate(self, problem, limits, current):
+        def allocate(self, problem, limits, current, progress):
             return Choice(levels=(FROZEN,) * len(problem.menus), method="broken")
 
     with pytest.raises(ValueError, match="a valid plan, but nothing is trained"):

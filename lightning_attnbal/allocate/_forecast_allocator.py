@@ -1,0 +1,193 @@
+"""The default: the point of the frontier from which the run is forecast to end lowest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from typing_extensions import override
+
+from lightning_attnbal.allocate._allocator import Allocator, Choice
+from lightning_attnbal.allocate._candidate import Candidate, spend_the_rest, still_possible
+from lightning_attnbal.allocate._forecast import CurvePrior, Forecast, Outcome
+from lightning_attnbal.allocate._frontier import frontier
+from lightning_attnbal.allocate._levels import Levels, train_only, trainable
+from lightning_attnbal.allocate._limits import Limits
+from lightning_attnbal.allocate._progress import Progress
+from lightning_attnbal.core import (
+    InfeasibleBudgetError,
+    Plan,
+    Problem,
+    check_integer,
+    check_number,
+)
+
+_EPOCH = 1000  # steps, where the length of the data is not known
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A candidate with its forecast."""
+
+    candidate: Candidate
+    trained: frozenset[str]
+    steps: float
+    outcome: Outcome
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        return self.outcome.mean, -self.candidate.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastAllocator(Allocator):
+    """Picks the point of the exact frontier from which the run is forecast to end lowest.
+
+    Candidates are the frontier (most contribution for each cost), each of its plans with cached
+    units frozen where caching would not pay, and plain full training for fewer steps. Each is
+    forecast (`Forecast`) for the steps that what remains would buy, its one-off cost of filling a
+    cache included. A unit that was never trained (a model from scratch, a new head) is not frozen.
+
+    The plan in force stays unless another is forecast lower by more than `hysteresis` standard
+    deviations of the difference. Where all steps at the chosen plan would leave budget unspent, the
+    next dearer plan goes first, or last where going first would spoil a full cache. Without an end
+    of its own the run ends when the data was passed over `prior.passes` times, and hands the rest
+    of the budget back; not where most units had never been trained before.
+
+    Args:
+        prior: what is believed about learning curves before the run has shown its own.
+        hysteresis: in standard deviations of the forecast difference, in [0, inf).
+        fits: whether the losses of the run inform the forecast.
+        resolution: cells of cost on the frontier, in [1, inf).
+
+    Raises:
+        TypeError: a setting is not a number.
+        ValueError: a setting is out of range.
+
+    Source: own.
+
+    Example:
+        >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option
+        >>> menu = (Option(level=FROZEN, cost=1, cost_above=1),
+        ...         Option(level=FULL, cost=2, cost_above=1, value=3))
+        >>> problem = Problem((Menu("low", menu), Menu("high", menu)))
+        >>> allocate = ForecastAllocator()
+        >>> print(allocate(problem, Limits(remaining=60, epoch_steps=50)))
+        frozen: low · full: high
+        >>> print(allocate(problem, Limits(remaining=60, max_steps=12, epoch_steps=50)))
+        full: low, high
+        >>> run = Progress(fresh=frozenset({"low", "high"}))
+        >>> plan = allocate(problem, Limits(remaining=60, epoch_steps=50), progress=run)
+        >>> print(plan, "|", plan.method)
+        full: low, high | forecast: no gain expected, full training for fewer steps; ...
+    """
+
+    prior: CurvePrior = field(default_factory=CurvePrior)
+    hysteresis: float = 1.0
+    fits: bool = True
+    resolution: int = 1000
+
+    def __post_init__(self) -> None:
+        check_number("hysteresis", self.hysteresis, low=0)
+        check_integer("resolution", self.resolution, low=1)
+
+    @override
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
+        forecast = self._forecast(problem, limits, progress)
+        options = self._options(problem, limits, progress, forecast)
+        best = min(options, key=lambda option: option.rank)
+        chosen = self._kept(problem, limits, current, best, forecast) or best
+        candidates = [option.candidate for option in options]
+        first, num_steps = spend_the_rest(candidates, chosen.candidate, limits)
+        is_final = False
+        if limits.max_steps is None and limits.epoch_steps and not forecast.is_from_scratch:
+            most = max(1, math.ceil(forecast.useful_steps()))
+            if most < chosen.steps:
+                num_steps, is_final = most, True
+        words = _words(problem, options, chosen)
+        if first is not chosen.candidate:
+            words = f"dearer first, to use the budget up; then {words}"
+        return Choice(
+            levels=first.levels,
+            method=f"forecast: {words}",
+            num_steps=num_steps,
+            is_final=is_final,
+            forecast=(chosen.outcome.mean, chosen.outcome.std),
+        )
+
+    def _forecast(self, problem: Problem, limits: Limits, progress: Progress) -> Forecast:
+        seen = progress if self.fits else progress.without_losses()
+        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior)
+
+    def _options(
+        self, problem: Problem, limits: Limits, progress: Progress, forecast: Forecast
+    ) -> list[_Option]:
+        """Every candidate with its forecast.
+
+        Raises:
+            InfeasibleBudgetError: what remains buys no step of any.
+        """
+        points = frontier(problem, memory=limits.memory, resolution=self.resolution)
+        plans = [point.levels[0] for point in points]
+        full = train_only(problem, trainable(problem))
+        if full not in plans and _fits(problem, full, limits):
+            plans.append(full)
+        candidates = [Candidate.of(problem, levels, limits) for levels in plans]
+        affordable = [c for c in candidates if c.cost <= limits.remaining]
+        if not affordable:
+            cheapest = min(candidate.cost for candidate in candidates)
+            raise InfeasibleBudgetError(limits.remaining, cheapest, limits.cost_unit)
+        options = [_option(problem, limits, forecast, c) for c in affordable]
+        learned = [option for option in options if _learns(problem, option, progress)]
+        return learned or options
+
+    def _kept(
+        self,
+        problem: Problem,
+        limits: Limits,
+        current: Plan | None,
+        best: _Option,
+        forecast: Forecast,
+    ) -> _Option | None:
+        """The current levels, unless they are impossible now or forecast to end clearly worse."""
+        levels = still_possible(problem, limits, current)
+        if levels is None:
+            return None
+        option = _option(problem, limits, forecast, Candidate.of(problem, levels, limits))
+        worse, error = option.outcome.above(best.outcome)
+        return option if worse <= self.hysteresis * error else None
+
+
+def _option(problem: Problem, limits: Limits, forecast: Forecast, candidate: Candidate) -> _Option:
+    pairs = zip(problem.menus, candidate.levels, strict=True)
+    trained = frozenset(menu.unit for menu, level in pairs if level.is_trained)
+    steps = limits.steps(candidate.cost, candidate.once)
+    return _Option(candidate, trained, steps, forecast(trained, steps))
+
+
+def _fits(problem: Problem, levels: Levels, limits: Limits) -> bool:
+    """Whether the plan is within the memory."""
+    return limits.memory is None or problem.evaluate(levels)[2] <= limits.memory
+
+
+def _learns(problem: Problem, option: _Option, progress: Progress) -> bool:
+    """Whether every unit that was never trained, and can be, trains."""
+    able = (problem.menus[k].unit for k in trainable(problem))
+    return all(name in option.trained for name in able if name in progress.fresh)
+
+
+def _words(problem: Problem, options: list[_Option], chosen: _Option) -> str:
+    """The forecast, beside that of training everything for fewer steps."""
+    everything = {problem.menus[k].unit for k in trainable(problem)}
+    full = next((option for option in options if option.trained == everything), None)
+    if chosen.trained == everything:
+        return f"no gain expected, full training for fewer steps; {_figure(chosen)}"
+    beside = "" if full is None else f"; full training {_figure(full)}"
+    return f"{_figure(chosen)}{beside}"
+
+
+def _figure(option: _Option) -> str:
+    outcome = option.outcome
+    return f"loss {outcome.mean:.3g} ± {outcome.std:.1g} after {option.steps:.0f} more steps"

@@ -1,0 +1,105 @@
+"""Runs the comparison: `python -m recipes.benchmarks.compare --task banking77 --arms ours full`.
+
+Every run is a process of its own on one core; finished ones are kept and not run again, so an
+interrupted comparison goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import product
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from recipes.benchmarks.compare.arms import ARMS
+from recipes.benchmarks.compare.job import Job
+from recipes.benchmarks.compare.tasks import TASKS
+from recipes.benchmarks.compare.tuning import DEV_SEED, grid, tuned_rate
+
+
+def main() -> None:
+    """Run what is asked for and not done yet."""
+    options = parse()
+    if options.tune:
+        grids = ((arm, lr) for arm in options.arms for lr in grid(options.task, arm))
+        jobs = [
+            Job(task=options.task, arm=a, budget=b, seed=DEV_SEED, lr=lr, is_dev=True)
+            for b, (a, lr) in product(options.budgets, list(grids))
+        ]
+    else:
+        rates = {arm: tuned_rate(options.task, arm) for arm in options.arms}
+        jobs = [
+            Job(task=options.task, arm=a, budget=b, seed=s, lr=rates[a])
+            for s, b, a in product(options.seeds, options.budgets, options.arms)
+        ]
+    run_all([job for job in jobs if not job.path.exists()], options.cores)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument(
+        "--budgets", nargs="+", default=["1/6", "1/4", "1/3"], help="of the full run"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--cores", nargs="+", type=int, default=sorted(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="try each arm's learning rates on held-out training rows",
+    )
+    return parser.parse_args()
+
+
+def run_all(jobs: Sequence[Job], cores: Sequence[int]) -> None:
+    """Run jobs, one at a time on each core."""
+    free: queue.Queue[int] = queue.Queue()
+    for core in cores:
+        free.put(core)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with (
+        Progress(*columns, TimeRemainingColumn()) as progress,
+        ThreadPoolExecutor(len(cores)) as pool,
+    ):
+        bar = progress.add_task("runs", total=len(jobs))
+
+        def one(job: Job) -> None:
+            core = free.get()
+            try:
+                run_one(job, core)
+            finally:
+                free.put(core)
+                progress.advance(bar)
+
+        for done in [pool.submit(one, job) for job in jobs]:
+            done.result()
+
+
+def run_one(job: Job, core: int) -> None:
+    """Run a job on a core.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it printed.
+    """
+    command = [sys.executable, "-m", "recipes.benchmarks.compare.job"]
+    command = ["taskset", "-c", str(core), "nice", "-n", "10", *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    text = json.dumps(asdict(job))
+    done = subprocess.run(command, input=text, text=True, capture_output=True, env=environment)
+    if done.returncode:
+        msg = f"Expected {job} to finish, but it ended with:\n{done.stderr[-2000:]}"
+        raise RuntimeError(msg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What is trained in the comparison: data, model and what the full run would be."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recipes.text import Corpus, ReviewsData, TextClassifier, packaged_encoder
+
+BANKING77 = "BANKING77_DIR"  # folder of train.csv and test.csv, columns text and category
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A data set, a model, and the full run that a budget is a share of.
+
+    Args:
+        name: of the task.
+        epochs: length of the full run, in [1, inf).
+        base_lr: middle of the grid of learning rates for full training, in (0, inf).
+        revision: counted up when it changes, so that finished runs are run again.
+    """
+
+    name: str
+    epochs: int
+    base_lr: float
+    revision: int = 1
+
+    @abstractmethod
+    def data(self, seed: int, *, is_dev: bool) -> pl.LightningDataModule:
+        """The batches; with `is_dev` rows of the training set stand in for the test set."""
+
+    @abstractmethod
+    def module(self, data: pl.LightningDataModule, lr: float) -> pl.LightningModule:
+        """A fresh model; its head is drawn from the global random state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask(Task):
+    """Texts with MiniLM, mean pooling and a linear head; the embeddings stay as they are.
+
+    The embeddings are left out in every method alike: their dense update takes as long as several
+    layers, costs no FLOPs, and would make wall time and FLOPs tell two stories.
+    """
+
+    num_train: int
+    num_test: int
+    num_dev: int = 1000
+    max_tokens: int = 64
+    batch_size: int = 32
+
+    def module(self, data: pl.LightningDataModule, lr: float) -> pl.LightningModule:
+        """MiniLM with a fresh head."""
+        assert isinstance(data, ReviewsData)
+        module = TextClassifier(packaged_encoder(), len(data.class_names), lr=lr)
+        module.model.base_model.embeddings.requires_grad_(requires_grad=False)
+        return module
+
+    def _batches(self, seed: int, sizes: tuple[int, int, int], **options: object) -> ReviewsData:
+        train, val, test = sizes
+        data = ReviewsData(
+            packaged_encoder(),
+            train,
+            num_val=val,
+            num_test=test,
+            max_tokens=self.max_tokens,
+            batch_size=self.batch_size,
+            seed=seed,
+            bucket=8,
+            by_length=True,
+            **options,  # type: ignore[arg-type]  # load and split
+        )
+        data.setup()
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Banking(TextTask):
+    """BANKING77 (Casanueva et al., 2020): 77 intents, 10,003 training and 3,080 test queries."""
+
+    def data(self, seed: int, *, is_dev: bool) -> pl.LightningDataModule:
+        """All training rows, tested on the test set; on held-out training rows with `is_dev`."""
+        corpus = banking_corpus()
+        sizes = (self.num_train, 1, self.num_test)
+        split = partial(split_by_source, num_dev=self.num_dev) if is_dev else split_by_source
+        return self._batches(seed, sizes, load=lambda: corpus, split=split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviews(TextTask):
+    """Customer reviews of clothes, 1 to 5 stars."""
+
+    def data(self, seed: int, *, is_dev: bool) -> pl.LightningDataModule:
+        """Split by item; with `is_dev` the validation rows stand in for the test rows."""
+        sizes = (self.num_train, self.num_dev, self.num_test)
+        data = self._batches(seed, sizes)
+        return _Dev(data) if is_dev else data
+
+
+class _Dev(ReviewsData):
+    """The same, tested on the validation rows."""
+
+    def __init__(self, data: ReviewsData) -> None:
+        pl.LightningDataModule.__init__(self)
+        self.__dict__.update(data.__dict__)
+        self.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
+
+
+def banking_corpus() -> Corpus:
+    """Both files as one table; the item of a row is the file it is from.
+
+    Raises:
+        FileNotFoundError: the folder is not named or has no such files.
+    """
+    folder = Path(os.environ.get(BANKING77, ""))
+    names = ("train", "test")
+    if not all((folder / f"{name}.csv").exists() for name in names):
+        msg = (
+            f"Expected ${BANKING77} to name a folder with train.csv and test.csv of BANKING77 "
+            f"(columns text and category), but got {str(folder)!r}."
+        )
+        raise FileNotFoundError(msg)
+    frames = [pd.read_csv(folder / f"{name}.csv").assign(source=name) for name in names]
+    frame = pd.concat(frames, ignore_index=True)
+    codes, classes = pd.factorize(frame["category"], sort=True)
+    return Corpus(
+        frame["text"].tolist(), codes.astype(np.int64), frame["source"].tolist(), tuple(classes)
+    )
+
+
+def split_by_source(
+    items: Sequence[Hashable], sizes: tuple[int, int, int], num_dev: int = 0
+) -> dict[str, NDArray[np.intp]]:
+    """Rows of "train" and "test" as they are; with `num_dev`, held-out training rows as the test.
+
+    Example:
+        >>> rows = split_by_source(["train", "train", "test"], (2, 1, 1), num_dev=1)
+        >>> len(rows["train"]), len(rows["test"])
+        (1, 1)
+    """
+    source = np.asarray(items)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(source == "train"))
+    dev, train = rows[:num_dev], rows[num_dev:]
+    test = dev if num_dev else np.flatnonzero(source == "test")
+    return {"train": train[: sizes[0]], "val": test[: sizes[1]], "test": test[: sizes[2]]}
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Banking(name="banking77", epochs=3, base_lr=8e-4, num_train=10_003, num_test=3_080),
+        Reviews(name="reviews", epochs=3, base_lr=1e-4, num_train=6_000, num_test=4_000),
+    )
+}

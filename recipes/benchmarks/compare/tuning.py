@@ -1,0 +1,35 @@
+"""Learning rates: every arm gets as many tries, on rows that no test set holds."""
+
+from __future__ import annotations
+
+import json
+
+from recipes.benchmarks.compare.arms import ARMS
+from recipes.benchmarks.compare.job import FOLDER
+from recipes.benchmarks.compare.tasks import TASKS
+
+DEV_SEED = 100
+_TRIES = (0.5, 1.0, 2.0)
+
+
+def grid(task: str, arm: str) -> list[float]:
+    """The rates to try for an arm.
+
+    Example:
+        >>> grid("banking77", "full")
+        [0.0001, 0.0002, 0.0004]
+    """
+    middle = TASKS[task].base_lr * ARMS[arm].lr_factor
+    return [float(f"{middle * factor:.3g}") for factor in _TRIES]
+
+
+def tuned_rate(task: str, arm: str) -> float:
+    """The best rate of an arm's dev runs, averaged over the budgets tried; else its middle one."""
+    scores: dict[float, list[float]] = {}
+    for path in sorted((FOLDER / task / "dev").glob(f"{arm}-*.json")):
+        result = json.loads(path.read_text())
+        if result["arm"] == arm and result["seed"] == DEV_SEED:
+            scores.setdefault(result["lr"], []).append(result["scores"]["accuracy"])
+    most = max(map(len, scores.values()), default=0)
+    means = {lr: sum(s) / len(s) for lr, s in scores.items() if len(s) == most}
+    return max(means, key=lambda lr: means[lr]) if means else grid(task, arm)[1]
