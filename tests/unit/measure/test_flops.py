@@ -339,3 +339,19 @@ def test_boundary_bytes_are_what_a_batch_takes_above_each_unit():
         trace = tracer.stop(model(torch.ones(4, 3)).sum())
     loads = count_units(model, units, trace)
     assert [load.boundary_bytes for load in loads] == [4 * 5 * 4, 4 * 7 * 4, 0]
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8], ids=lambda g: f"groups={g}")
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d], ids=["conv", "transposed"])
+def test_a_grouped_convolution_costs_as_many_products_each_way(kind, groups):
+    layer = kind(8, 8, 3, groups=groups, bias=False)
+    image = torch.ones(2, 8, 6, 6, requires_grad=True)
+    with flop_counter() as forward:
+        out = layer(image)
+    with flop_counter() as backward:
+        out.sum().backward()
+    assert backward.get_total_flops() == 2 * forward.get_total_flops()
+    one = kind(8 // groups, 8 // groups, 3, bias=False)
+    with flop_counter() as single:
+        one(torch.ones(2, 8 // groups, 6, 6))
+    assert forward.get_total_flops() == groups * single.get_total_flops()
