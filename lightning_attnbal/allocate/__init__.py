@@ -1,6 +1,7 @@
 """Menus and a budget in, a frontier of plans and a plan out. NumPy only."""
 
 from lightning_attnbal.allocate._allocator import Allocator, Choice
+from lightning_attnbal.allocate._bandit import BanditAllocator
 from lightning_attnbal.allocate._baselines import (
     FullAllocator,
     LastKAllocator,
@@ -19,6 +20,7 @@ from lightning_attnbal.allocate._solve import solve, solve_exact, solve_lagrangi
 
 __all__ = [
     "Allocator",
+    "BanditAllocator",
     "Choice",
     "CurvePrior",
     "Forecast",
