@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from lightning_attnbal.allocate._allocator import Allocator, Choice
@@ -24,8 +25,11 @@ from lightning_attnbal.core import (
     check_number,
 )
 
+Array = NDArray[np.float64]
+
 _FIRST_TRIES = 0.25  # of the run's steps, at most, for trying every arm once
 _STEPS = 100  # of a stretch, where neither the data nor the run has a known length
+_SLOWDOWNS = np.linspace(0.0, 0.5, 26)  # κ per stretch that are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +43,30 @@ class _Arm:
     reach: float  # share of what remains that it can use, in (0, 1]
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Discounted plays of an arm and the rewards they brought."""
+@dataclass(frozen=True, slots=True)
+class _Rewards:
+    """What the run so far paid: one entry per arm that took part in a fall of the loss."""
 
-    plays: float = 0.0
-    reward: float = 0.0
-    square: float = 0.0
+    arm: NDArray[np.intp]
+    plays: Array  # discounted
+    reward: Array
+    age: Array  # in stretches
 
-    def add(self, weight: float, reward: float) -> None:
-        self.plays += weight
-        self.reward += weight * reward
-        self.square += weight * reward**2
+    def sums(self, weights: Array, num_arms: int) -> Array:
+        """Σ per arm."""
+        return np.bincount(self.arm, weights, num_arms)
+
+    def means(self, num_arms: int) -> Array:
+        """X_a, under the slow-down that goes best with the rewards."""
+        fits = []
+        for slowdown in _SLOWDOWNS:
+            then = np.exp(slowdown * self.age)
+            top = self.sums(self.plays * then * self.reward, num_arms)
+            now = top / np.maximum(self.sums(self.plays * then**2, num_arms), 1e-300)
+            misfit = float((self.plays * (self.reward - now[self.arm] * then) ** 2).sum())
+            fits.append((misfit, now))
+        best: Array = min(fits, key=lambda fit: fit[0])[1]
+        return best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +79,21 @@ class BanditAllocator(Allocator):
     quarter of the run. Then
 
         a* = argmax_a share_a · (X_a + 2 · B · sqrt(exploration · ln(1 + n) / N_a)),
-        N_a = Σ_j γ^age_j · w_ja,   n = Σ_a N_a,   X_a = Σ_j γ^age_j · w_ja · r_j / N_a,
+        X, κ = argmin Σ_j Σ_a γ^age_j · w_ja · (r_j - X_a · exp(κ · age_j))²,
+        N_a = Σ_j γ^age_j · w_ja,   n = Σ_a N_a,   B² = Σ_a N_a · X_a² / n,
 
     with r_j = (L_j-1 - L_j) / (cost between their middles) the fall of the mean training loss from
-    one segment of the run to the next, w_ja the steps of it that arm a took and age_j the steps
-    since, both in stretches, B the discounted root mean square of all r_j, and share_a in (0, 1]
-    the part of the budget left that the arm can use before the user's own end of the run. An arm
-    never played goes first, in an order that `seed` draws. A step's cost holds its part of the
-    one-off cost of filling the arm's cache. Units that were never trained are not frozen.
+    one segment of the run to the next, w_ja the steps of it that arm a took, age_j the steps since
+    (both in stretches), and share_a in (0, 1] the part of the budget left that the arm can use
+    before the user's own end of the run. κ in [0, 0.5] is by how much learning slows down per
+    stretch, whatever trains: without it the arm tried first, when the loss falls by itself, wins.
+    An arm never played goes first, in an order that `seed` draws. A step's cost holds its part of
+    the one-off cost of filling the arm's cache. Units that were never trained are not frozen.
 
     Args:
         exploration: ξ, in [0, inf); 0 plays what did best. Set by hand, as is `discount`: the
             theory's 1/2 and above is for rewards of any size up to B.
-        discount: γ per stretch, in (0, 1]: learning slows down, so old rewards flatter.
+        discount: γ per stretch, in (0, 1]: what an arm paid long ago says little about now.
         stretch: share of an epoch, in (0, inf).
         most_arms: in [1, inf).
         seed: draws the order of first tries, in [0, inf).
@@ -89,7 +107,7 @@ class BanditAllocator(Allocator):
         Auer, Cesa-Bianchi and Fischer, *Finite-time analysis of the multiarmed bandit problem*,
         2002 (UCB1); Garivier and Moulines, *On upper-confidence bound policies for switching bandit
         problems*, 2011 (its discounted form). We differ: B is measured, not known; ln(1 + n) so
-        that less than one play has a logarithm; plays count by their steps; share_a.
+        that less than one play has a logarithm; plays count by their steps; κ; share_a.
 
     Example:
         >>> from lightning_attnbal.allocate import Segment
@@ -128,14 +146,15 @@ class BanditAllocator(Allocator):
     ) -> Choice:
         arms = self._arms(problem, limits, progress)
         steps = self._stretch(arms, limits, progress)
-        tallies = self._tallies(problem, arms, progress, steps)
-        new = [arm for arm in arms if not tallies[arm.depth].plays]
+        rewards = self._rewards(problem, arms, progress, steps)
+        plays = rewards.sums(rewards.plays, len(arms))
+        new = [arm for arm, count in zip(arms, plays, strict=True) if not count]
         if new:
             order = np.random.default_rng(self.seed).permutation(len(problem.menus))
             arm = min(new, key=lambda arm: int(order[arm.depth]))
             words = f"first try of this depth, {len(new) - 1} more to try"
         else:
-            arm, words = self._best(arms, tallies, limits)
+            arm, words = self._best(arms, plays, rewards.means(len(arms)), limits)
         return Choice(levels=arm.levels, method=f"bandit: {words}", num_steps=steps)
 
     def _arms(self, problem: Problem, limits: Limits, progress: Progress) -> list[_Arm]:
@@ -169,47 +188,44 @@ class BanditAllocator(Allocator):
             most = min(most, self.stretch * limits.epoch_steps)
         return max(1, math.floor(most)) if math.isfinite(most) else _STEPS
 
-    def _tallies(
+    def _rewards(
         self, problem: Problem, arms: Sequence[_Arm], progress: Progress, stretch: int
-    ) -> dict[int, _Tally]:
-        """By depth, what the run so far says."""
-        tallies = {arm.depth: _Tally() for arm in arms}
-        costs = {arm.depth: arm.cost for arm in arms}
+    ) -> _Rewards:
+        """Falls of the loss, latest first, each divided among the arms of its two segments."""
+        places = {arm.depth: i for i, arm in enumerate(arms)}
         index = {menu.unit: k for k, menu in enumerate(problem.menus)}
         known = [s for s in progress.segments if math.isfinite(s.loss)]
-        depths = [min((index.get(name, -1) for name in s.trained), default=-1) for s in known]
+        lowest = [min((index.get(name, -1) for name in s.trained), default=-1) for s in known]
+        found: list[tuple[int, float, float, float]] = []
         age = 0.0
         for j in range(len(known) - 1, 0, -1):
-            halves = [(depths[i], known[i].steps / 2) for i in (j - 1, j)]
-            if all(depth in tallies for depth, _ in halves):
-                cost = sum(costs[depth] * steps for depth, steps in halves)
-                reward = (known[j - 1].loss - known[j].loss) / cost if cost > 0 else 0.0
-                for depth, steps in halves:
-                    weight = self.discount ** (age / stretch) * steps / stretch
-                    tallies[depth].add(weight, reward)
-            age += known[j].steps
-        return tallies
+            halves = [(places.get(lowest[i]), known[i].steps / 2) for i in (j - 1, j)]
+            played = [(arm, steps) for arm, steps in halves if arm is not None]
+            cost = sum(arms[arm].cost * steps for arm, steps in played)
+            if len(played) == 2 and cost > 0:
+                reward = (known[j - 1].loss - known[j].loss) / cost
+                weight = self.discount**age / stretch
+                found += [(arm, weight * steps, reward, age) for arm, steps in played]
+            age += known[j].steps / stretch
+        arm, plays, reward, ages = zip(*found, strict=True) if found else ((), (), (), ())
+        return _Rewards(np.array(arm, np.intp), *map(np.asarray, (plays, reward, ages)))
 
     def _best(
-        self, arms: Sequence[_Arm], tallies: dict[int, _Tally], limits: Limits
+        self, arms: Sequence[_Arm], plays: Array, means: Array, limits: Limits
     ) -> tuple[_Arm, str]:
         """The arm with the highest bound, and why."""
-        plays = sum(tally.plays for tally in tallies.values())
-        size = math.sqrt(sum(tally.square for tally in tallies.values()) / plays)
-        wide = 2 * size * math.sqrt(self.exploration * math.log1p(plays))
-        bounds = {}
-        for arm in arms:
-            tally = tallies[arm.depth]
-            mean, bonus = tally.reward / tally.plays, wide / math.sqrt(tally.plays)
-            bounds[arm] = (arm.reach * (mean + bonus), mean, bonus)
-        best = max(arms, key=lambda arm: bounds[arm][0])
-        _, mean, bonus = bounds[best]
-        scale, unit = limits.cost_scale, limits.cost_unit
-        figures = f"{mean * scale:.3g} per {unit} (bonus {bonus * scale:.3g})"
-        words = f"{figures} in {tallies[best.depth].plays:.2g} plays"
-        _, mean, bonus = bounds[arms[-1]]
-        beside = f"; deepest {mean * scale:.3g} (bonus {bonus * scale:.3g})"
-        return best, words if best is arms[-1] else words + beside
+        size = math.sqrt(float(plays @ means**2 / plays.sum()))
+        bonus = 2 * size * np.sqrt(self.exploration * math.log1p(plays.sum()) / plays)
+        reach = np.array([arm.reach for arm in arms])
+        best = int(np.argmax(reach * (means + bonus)))
+
+        def figures(k: int) -> str:
+            scaled = limits.cost_scale * np.array([means[k], bonus[k]])
+            return f"{scaled[0]:.3g} per {limits.cost_unit} (bonus {scaled[1]:.3g})"
+
+        deepest = len(arms) - 1
+        words = f"{figures(best)} in {plays[best]:.2g} plays"
+        return arms[best], words if best == deepest else f"{words}; deepest {figures(deepest)}"
 
 
 def _arm(problem: Problem, levels: Levels, limits: Limits) -> _Arm:

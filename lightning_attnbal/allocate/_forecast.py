@@ -28,15 +28,16 @@ class CurvePrior:
 
         L = floor + A · [(1 - ρ) · h(X) + ρ · (1 - S)^κ],  h(x) = (1 + x / τ)^-β,
 
-    with X = Σ over steps of (Σ_{u trained} w_u)^γ and S = Σ_u w_u · (1 - h(x_u)), where w_u is unit
-    u's share of the contribution and x_u the steps in which u trained. Most of what there is to
-    learn any trained units can learn (layers are substitutes), at a speed that hardly depends on
+    with X = Σ over steps of (Σ_{u trained} w_u)^γ and S = Σ_u w_u · (1 - h(x_u / s)), where w_u is
+    unit u's share of the contribution and x_u the steps in which u trained. Most of what there is
+    to learn any trained units can learn (layers are substitutes), at a speed that hardly depends on
     how many train; the rest needs those that hold most of the contribution. ρ = 0 is "only steps
     count". Steps beyond `passes` passes over the data change nothing.
 
     Args:
         own: ρ, in [0, 1]; uncertain by a factor of 3.
         order: κ, in (0, inf).
+        slowness: s, in (0, inf): a few steps of everything do not stand for training it.
         speed: γ, in [0, inf).
         scale: τ in epochs, in (0, inf); widely uncertain, fitted on the run.
         spread: standard deviation of log τ, in (0, inf).
@@ -56,6 +57,7 @@ class CurvePrior:
 
     own: float = 0.07
     order: float = 3.0
+    slowness: float = 8.0
     speed: float = 0.1
     scale: float = 0.16
     spread: float = 0.7
@@ -65,7 +67,7 @@ class CurvePrior:
     def __post_init__(self) -> None:
         check_number("own", self.own, low=0, high=1)
         check_number("speed", self.speed, low=0)
-        for name in ("order", "scale", "spread", "power", "passes"):
+        for name in ("order", "slowness", "scale", "spread", "power", "passes"):
             check_number(name, getattr(self, name), low=0, low_open=True)
 
 
@@ -164,7 +166,8 @@ class Forecast:
         """(K,) share of A that is left."""
         prior = self._prior
         common = (1 + shared / self._tau) ** -prior.power
-        alone = (1 + single / self._tau[:, None]) ** -prior.power @ self._weights
+        slow = prior.slowness * self._tau[:, None]
+        alone = (1 + single / slow) ** -prior.power @ self._weights
         left: Array = (1 - self._own) * common + self._own * alone**prior.order
         return left
 
