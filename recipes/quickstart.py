@@ -72,19 +72,11 @@ class DataConfig:
 
 
 @dataclass
-class LearningRates:
-    """Schema of `lr`."""
-
-    balanced: float = MISSING
-    full: float = MISSING
-
-
-@dataclass
 class QuickstartConfig:
     """Schema of `conf/quickstart.yaml`; a key that is not here is refused."""
 
     data: DataConfig = MISSING
-    lr: LearningRates = MISSING
+    lr: float = MISSING
     encoder: str | None = MISSING
     budget: str = MISSING
     control_budget: str | None = MISSING
@@ -145,7 +137,7 @@ def compare(config: QuickstartConfig, console: Console) -> list[Outcome]:
     data.setup()
     balanced = AttentionBalancer(budget=config.budget, seed=config.seed)
     console.rule(f"balanced: {balanced.budget}")
-    module, first = run_arm("balanced", config, data, balanced, config.lr.balanced)
+    module, first = run_arm("balanced", config, data, balanced)
     module.save_pretrained(out / "model")
     data.tokenizer.save_pretrained(out / "model")
     plot_plan(balanced.events, out / "plan.png")
@@ -154,7 +146,7 @@ def compare(config: QuickstartConfig, console: Console) -> list[Outcome]:
     allowed = config.control_budget or _same_cost(balanced)
     control = AttentionBalancer(budget=allowed, allocator=FullAllocator(), seed=config.seed)
     console.rule(f"everything trained, for fewer steps: {control.budget}")
-    _, second = run_arm("full", config, data, control, config.lr.full)
+    _, second = run_arm("full", config, data, control)
     outcomes = [first, second]
     (out / "results.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=2) + "\n")
     return outcomes
@@ -165,11 +157,10 @@ def run_arm(
     config: QuickstartConfig,
     data: ReviewsData,
     balancer: AttentionBalancer,
-    lr: float,
 ) -> tuple[TextClassifier, Outcome]:
     """Fit and test a fresh model with the balancer; events go to `out_dir/<name>/attnbal.jsonl`."""
     pl.seed_everything(config.seed, verbose=False)
-    module = TextClassifier(config.encoder or packaged_encoder(), len(data.class_names), lr=lr)
+    module = TextClassifier(config.encoder or packaged_encoder(), len(data.class_names), config.lr)
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         callbacks=[balancer],

@@ -7,15 +7,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
+from typing_extensions import override
 
 from lightning_attnbal import AttentionBalancer
 from lightning_attnbal.allocate import (
     Allocator,
+    Choice,
+    ForecastAllocator,
+    FrontierAllocator,
     FullAllocator,
     LastKAllocator,
+    Limits,
+    Progress,
     RandomAllocator,
 )
-from lightning_attnbal.core import Budget, Dimension, Quantity
+from lightning_attnbal.core import Budget, Dimension, Plan, Problem, Quantity
+from recipes.benchmarks.compare.counted import CountedBudget
+from recipes.benchmarks.compare.methods import (
+    LISA,
+    LPFT,
+    AutoFreeze,
+    BAdam,
+    DropBP,
+    FreezeOut,
+    GreenTrainer,
+    Lora,
+    Method,
+    ScheduledThaw,
+)
+
+_WARMUP = 0.1  # of the budget, as ours has by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +97,89 @@ class _Balanced(Attached):
         return {"flops": self.balancer.flops.amount, "decisions": decisions}
 
 
+@dataclass(frozen=True)
+class Once(Allocator):
+    """Decides once; afterwards the first plan stays for as long as it can.
+
+    Args:
+        allocator: that decides.
+    """
+
+    allocator: Allocator
+
+    @override
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
+        if current is None:
+            return self.allocator.allocate(problem, limits, None, progress)
+        return Choice(levels=tuple(current.values()), method="as decided at first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer(Arm):
+    """A published method under `CountedBudget`, which charges by the same counter.
+
+    Args:
+        method: with its settings.
+    """
+
+    method: Method
+
+    def attach(self, module: pl.LightningModule, flops: float) -> Attached:
+        """Its own changes to the model, and its callbacks."""
+        self.method.prepare(module)
+        return _Peer(self.method, CountedBudget(flops, warmup=_WARMUP))
+
+
+class _Peer(Attached):
+    def __init__(self, method: Method, budget: CountedBudget) -> None:
+        self.budget = budget
+        self.callbacks = method.callbacks(budget)
+
+    def report(self) -> dict[str, Any]:
+        return {"flops": self.budget.spent, "charged": self.budget.charged}
+
+
 def _static(allocator: Allocator, lr_factor: float = 1.0) -> Balanced:
     """One plan from the first step to the last, at the rate the module was given."""
-    options = {"calibration_steps": 1}
+    options = {"calibration_steps": 1, "probes": 0.0, "lr_scaling": None}
     return Balanced(allocator=allocator, lr_factor=lr_factor, options=options)
+
+
+def _peer(method: Method) -> Peer:
+    return Peer(method=method, lr_factor=method.default_lr_factor)
 
 
 ARMS: dict[str, Arm] = {
     "ours": Balanced(),
     "full": _static(FullAllocator()),
+    "full-rex": Balanced(
+        allocator=FullAllocator(), options={"lr_schedule": "rex", "calibration_steps": 1}
+    ),
     **{
-        f"last-{k}-cached": _static(LastKAllocator(k, caches=True), lr_factor=factor)
-        for k, factor in ((1, 2.0), (2, 2.0), (3, 2.0), (4, 2.0), (5, 2.0))
+        f"last-{k}-cached": _static(LastKAllocator(k, caches=True), lr_factor=2.0)
+        for k in range(1, 6)
     },
-    **{f"last-{k}": _static(LastKAllocator(k), lr_factor=2.0) for k in (3, 4, 5)},
+    **{f"last-{k}": _static(LastKAllocator(k), lr_factor=2.0) for k in (2, 3, 4, 5)},
     "random": _static(RandomAllocator(seed=0), lr_factor=2.0),
+    "once": Balanced(allocator=Once(ForecastAllocator())),
+    "lp-ft": _peer(LPFT()),
+    "lora": _peer(Lora()),
+    "rslora": _peer(Lora(kind="rslora")),
+    "dora": _peer(Lora(kind="dora")),
+    "adalora": _peer(Lora(kind="adalora")),
+    "lisa": _peer(LISA()),
+    "autofreeze": _peer(AutoFreeze()),
+    "freezeout": _peer(FreezeOut()),
+    "greentrainer": _peer(GreenTrainer()),
+    "dropbp": _peer(DropBP()),
+    "badam": _peer(BAdam()),
+    "scheduled-thaw": _peer(ScheduledThaw()),
+    "no-forecast": Balanced(allocator=FrontierAllocator()),
+    "no-fit": Balanced(allocator=ForecastAllocator(fits=False)),
+    "no-cache": Balanced(options={"levels": ("frozen", "full")}),
+    "no-probes": Balanced(options={"probes": 0.0}),
+    "no-lr-scaling": Balanced(options={"lr_scaling": None}),
+    "with-detach": Balanced(options={"levels": ("cached", "frozen", "detached", "full")}),
 }

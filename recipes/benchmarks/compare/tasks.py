@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,6 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recipes.text import Corpus, ReviewsData, TextClassifier, packaged_encoder
+from recipes.vision import (
+    EFFICIENTNET_LITE0,
+    ImageClassifier,
+    ImageData,
+    load_fashion_mnist,
+    pretrained_efficientnet_lite0,
+    small_vit,
+)
 
 BANKING77 = "BANKING77_DIR"  # folder of train.csv and test.csv, columns text and category
 
@@ -106,6 +115,67 @@ class Reviews(TextTask):
         return _Dev(data) if is_dev else data
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fashion(Task):
+    """Fashion-MNIST with EfficientNet-lite0, pretrained on ImageNet.
+
+    Args:
+        size: of the images, in pixels.
+    """
+
+    num_train: int
+    num_test: int
+    num_dev: int = 1000
+    size: int = 48
+    batch_size: int = 32
+
+    def data(self, seed: int, *, is_dev: bool) -> pl.LightningDataModule:
+        """Three equal channels, resized once."""
+        return self._images(seed, is_dev, channels=3, normalisation=EFFICIENTNET_LITE0)
+
+    def module(
+        self,
+        data: pl.LightningDataModule,  # noqa: ARG002 (ten classes)
+        lr: float,
+    ) -> pl.LightningModule:
+        """The backbone with a fresh classifier."""
+        return ImageClassifier(pretrained_efficientnet_lite0(10), 10, lr=lr)
+
+    def _images(self, seed: int, is_dev: bool, **options: Any) -> pl.LightningDataModule:
+        """With `is_dev` the validation rows stand in for the test rows."""
+        data = ImageData(
+            load_fashion_mnist,
+            num_train=self.num_train,
+            num_val=self.num_dev,
+            num_test=self.num_test,
+            size=self.size,
+            batch_size=self.batch_size,
+            seed=seed,
+            **options,
+        )
+        data.setup("fit")
+        if is_dev:
+            data.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionFromScratch(Fashion):
+    """Fashion-MNIST with a small vision transformer that starts from random weights."""
+
+    def data(self, seed: int, *, is_dev: bool) -> pl.LightningDataModule:
+        """As they are, 28 × 28 grey."""
+        return self._images(seed, is_dev)
+
+    def module(
+        self,
+        data: pl.LightningDataModule,  # noqa: ARG002 (ten classes)
+        lr: float,
+    ) -> pl.LightningModule:
+        """Patches of 7 × 7, width 128, 6 blocks."""
+        return ImageClassifier(small_vit(self.size, 7, 128, 6, 4, 10), 10, lr=lr)
+
+
 class _Dev(ReviewsData):
     """The same, tested on the validation rows."""
 
@@ -158,6 +228,16 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Banking(name="banking77", epochs=3, base_lr=8e-4, num_train=10_003, num_test=3_080),
-        Reviews(name="reviews", epochs=3, base_lr=1e-4, num_train=6_000, num_test=4_000),
+        Reviews(name="reviews", epochs=3, base_lr=4e-4, num_train=6_000, num_test=4_000),
+        Fashion(name="fashion", epochs=4, base_lr=1e-3, num_train=5_000, num_test=10_000),
+        FashionFromScratch(
+            name="fashion-scratch",
+            epochs=12,
+            base_lr=1e-3,
+            num_train=10_000,
+            num_test=10_000,
+            size=28,
+            batch_size=64,
+        ),
     )
 }

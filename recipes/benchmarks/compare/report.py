@@ -1,0 +1,197 @@
+"""Writes `RESULTS.md` and its figures from what was run: `python -m ...compare.report`.
+
+No figure is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from recipes.benchmarks.compare.arms import ARMS
+from recipes.benchmarks.compare.figures import plot_quality
+from recipes.benchmarks.compare.job import FOLDER, Job
+from recipes.benchmarks.compare.tasks import TASKS
+from recipes.benchmarks.compare.tuning import tuned_rate
+
+HERE = Path(__file__).parent
+OURS, FULL = "ours", "full"
+STATIC = (FULL, "last-")
+
+Runs = Mapping[int, Mapping[str, Any]]  # by seed
+Table = Mapping[tuple[str, str], Runs]  # by arm and budget
+
+
+def load(task: str) -> Table:
+    """Finished runs of a task, those of old revisions left out."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for path in sorted((FOLDER / task / "test").glob("*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        job = Job(**{name: run[name] for name in Job.__dataclass_fields__})
+        if job.arm in ARMS and job.path == path and job.lr == tuned_rate(task, job.arm):
+            found[job.arm, job.budget][job.seed] = run
+    return found
+
+
+def accuracy(run: Mapping[str, Any]) -> float:
+    """Test accuracy in percent."""
+    return 100 * float(run["scores"]["accuracy"])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval by Student's t; inf for one value.
+
+    Example:
+        >>> mean, half = interval([1.0, 3.0])
+        >>> mean, round(half, 1)
+        (2.0, 12.7)
+    """
+    mean, num = statistics.mean(values), len(values)
+    if num < 2:
+        return mean, math.inf
+    return mean, float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(values) / math.sqrt(num)
+
+
+def paired(first: Runs, second: Runs) -> tuple[float, float, int] | None:
+    """Mean difference over the seeds that both have, half its interval, number of seeds."""
+    seeds = sorted(set(first) & set(second))
+    if not seeds:
+        return None
+    differences = [accuracy(first[s]) - accuracy(second[s]) for s in seeds]
+    return (*interval(differences), len(seeds))
+
+
+def section(task: str) -> list[str]:
+    """Everything about one task."""
+    table = load(task)
+    if not table:
+        return []
+    budgets = sorted({budget for _, budget in table}, key=Fraction)
+    arms = sorted({arm for arm, _ in table}, key=list(ARMS).index)
+    plot_quality(task, table_points(table), HERE / "figures" / f"{task}.png")
+    full_run = TASKS[task]
+    lines = [
+        f"## {task}",
+        "",
+        f"{(type(full_run).__doc__ or '').splitlines()[0]} The full run is {full_run.epochs} "
+        f"epochs; test accuracy in percent, mean ± half of the 95 % interval over seeds.",
+        "",
+        f"![Accuracy against cost](figures/{task}.png)",
+        "",
+        "| arm | rate | " + " | ".join(budgets) + " |",
+        "|---|---|" + "---|" * len(budgets),
+    ]
+    for arm in arms:
+        cells = [cell(table.get((arm, budget), {})) for budget in budgets]
+        lines.append(f"| {arm} | {tuned_rate(task, arm):g} | " + " | ".join(cells) + " |")
+    lines += ["", *differences(table, arms, budgets), "", *regret(table, arms, budgets)]
+    return [*lines, "", *times(table, budgets), ""]
+
+
+def cell(runs: Runs) -> str:
+    """One arm at one budget."""
+    if not runs:
+        return ""
+    mean, half = interval([accuracy(run) for run in runs.values()])
+    spread = "" if math.isinf(half) else f" ± {half:.2f}"
+    return f"{mean:.2f}{spread} ({len(runs)})"
+
+
+def differences(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
+    """Ours less each arm at the same cost, over paired seeds."""
+    lines = [
+        "Ours less the arm, paired seeds; **bold** where the interval leaves out 0:",
+        "",
+        "| arm | " + " | ".join(budgets) + " |",
+        "|---|" + "---|" * len(budgets),
+    ]
+    for arm in arms:
+        cells = []
+        for budget in budgets:
+            found = paired(table.get((OURS, budget), {}), table.get((arm, budget), {}))
+            cells.append("" if found is None else signed(*found[:2]))
+        if arm != OURS and any(cells):
+            lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def signed(mean: float, half: float) -> str:
+    """A difference with its interval."""
+    text = f"{mean:+.2f}" + ("" if math.isinf(half) else f" ± {half:.2f}")
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
+    """Ours against the best static plan in hindsight, and against the whole full run."""
+    lines = [
+        "| budget | best static plan in hindsight | ours less it | ours less the full run | "
+        "steps of ours |",
+        "|---|---|---|---|---|",
+    ]
+    for budget in budgets:
+        ours = table.get((OURS, budget), {})
+        fixed = {
+            arm: statistics.mean(accuracy(r) for r in table[arm, budget].values())
+            for arm in arms
+            if arm.startswith(STATIC) and (arm, budget) in table
+        }
+        if not ours or not fixed:
+            continue
+        best = max(fixed, key=lambda arm: fixed[arm])
+        static = paired(ours, table[best, budget])
+        whole = paired(ours, table.get((FULL, "1"), {}))
+        steps = statistics.mean(run["steps"] for run in ours.values())
+        cells = ["" if found is None else signed(*found[:2]) for found in (static, whole)]
+        lines.append(f"| {budget} | {best} | {cells[0]} | {cells[1]} | {steps:.0f} |")
+    return lines
+
+
+def times(table: Table, budgets: Sequence[str]) -> list[str]:
+    """Processor time against cost."""
+    whole = table.get((FULL, "1"), {})
+    if not whole:
+        return []
+    seconds = statistics.mean(run["cpu_seconds"] for run in whole.values())
+    lines = [
+        "Processor time of ours over that of the full run, beside its share of the FLOPs:",
+        "",
+        "| budget | FLOPs | time |",
+        "|---|---|---|",
+    ]
+    for budget in budgets:
+        runs = table.get((OURS, budget), {}).values()
+        if runs:
+            cost = statistics.mean(run["flops"] / run["reference_flops"] for run in runs)
+            time = statistics.mean(run["cpu_seconds"] for run in runs) / seconds
+            lines.append(f"| {budget} | {cost:.3f} | {time:.3f} |")
+    return lines
+
+
+def table_points(table: Table) -> dict[str, list[tuple[float, float, float]]]:
+    """By arm: share of the full run's cost, mean accuracy, half its interval."""
+    points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    for (arm, budget), runs in table.items():
+        mean, half = interval([accuracy(run) for run in runs.values()])
+        points[arm].append((float(Fraction(budget)), mean, 0.0 if math.isinf(half) else half))
+    return {arm: sorted(points[arm]) for arm in sorted(points, key=list(ARMS).index)}
+
+
+def main() -> None:
+    """Write the page."""
+    head = (HERE / "PROTOCOL.md").read_text(encoding="utf-8").rstrip()
+    lines = [head, ""]
+    for task in TASKS:
+        lines += section(task)
+    (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
