@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_attnbal.callbacks import AttentionBalancer
     from lightning_attnbal.core import Budget, Level, Plan, Quantity, Unit
     from lightning_attnbal.measure import discover_units, profile
+    from lightning_attnbal.planning import forecast_plans
 
 __all__ = [
     "AttentionBalancer",
@@ -31,6 +32,7 @@ __all__ = [
     "Quantity",
     "Unit",
     "discover_units",
+    "forecast_plans",
     "frontier",
     "profile",
     "solve",
@@ -42,6 +44,7 @@ _HOMES = {
     "callbacks": ("AttentionBalancer",),
     "core": ("Budget", "Level", "Plan", "Quantity", "Unit"),
     "measure": ("discover_units", "profile"),
+    "planning": ("forecast_plans",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

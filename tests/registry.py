@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_attnbal.allocate import (
     Allocator,
+    BanditAllocator,
     ForecastAllocator,
     FrontierAllocator,
     FullAllocator,
@@ -27,6 +28,7 @@ from lightning_attnbal.measure import (
 )
 
 ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
+    BanditAllocator: BanditAllocator,
     ForecastAllocator: ForecastAllocator,
     FrontierAllocator: FrontierAllocator,
     FullAllocator: FullAllocator,

@@ -31,6 +31,11 @@ class Candidate:
     value: float
     saving: float = 0.0
 
+    def trains_like(self, other: Candidate) -> bool:
+        """Whether both train the same units at the same levels."""
+        pairs = zip(self.levels, other.levels, strict=True)
+        return all(a == b or {a, b} == {CACHED, FROZEN} for a, b in pairs)
+
     @classmethod
     def of(cls, problem: Problem, levels: Levels, limits: Limits) -> Candidate:
         """The plan, with cached units frozen where caching would not pay in the steps left."""

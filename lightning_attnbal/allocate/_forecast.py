@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import Problem, check_number
@@ -28,17 +29,18 @@ class CurvePrior:
 
         L = floor + A · [(1 - ρ) · h(X) + ρ · (1 - S)^κ],  h(x) = (1 + x / τ)^-β,
 
-    with X = Σ over steps of (Σ_{u trained} w_u)^γ and S = Σ_u w_u · (1 - h(x_u / s)), where w_u is
-    unit u's share of the contribution and x_u the steps in which u trained. Most of what there is
-    to learn any trained units can learn (layers are substitutes), at a speed that hardly depends on
-    how many train; the rest needs those that hold most of the contribution. ρ = 0 is "only steps
+    with X = Σ over steps of v(Σ_{u trained} w_u), v(w) = (1 + c²) · w² / (w² + c²), and
+    S = Σ_u w_u · (1 - h(x_u / s)), where w_u is unit u's share of the contribution and x_u the
+    steps in which u trained. Most of what there is to learn any trained units can learn (layers are
+    substitutes), at a speed v that depends little on how many train once they hold more than c of
+    the contribution; the rest needs those that hold most of it. ρ = 0 and c = 0 is "only steps
     count". Steps beyond `passes` passes over the data change nothing.
 
     Args:
         own: ρ, in [0, 1]; uncertain by a factor of 3.
         order: κ, in (0, inf).
         slowness: s, in (0, inf): a few steps of everything do not stand for training it.
-        speed: γ, in [0, inf).
+        half: c, in [0, inf); units that hold so much of the contribution learn at about half speed.
         scale: τ in epochs, in (0, inf); widely uncertain, fitted on the run.
         spread: standard deviation of log τ, in (0, inf).
         power: β, in (0, inf).
@@ -58,7 +60,7 @@ class CurvePrior:
     own: float = 0.07
     order: float = 3.0
     slowness: float = 8.0
-    speed: float = 0.1
+    half: float = 0.36
     scale: float = 0.16
     spread: float = 0.7
     power: float = 2.0
@@ -66,7 +68,7 @@ class CurvePrior:
 
     def __post_init__(self) -> None:
         check_number("own", self.own, low=0, high=1)
-        check_number("speed", self.speed, low=0)
+        check_number("half", self.half, low=0)
         for name in ("order", "slowness", "scale", "spread", "power", "passes"):
             check_number(name, getattr(self, name), low=0, low_open=True)
 
@@ -140,8 +142,8 @@ class Forecast:
         own = np.minimum(1.0, prior.own * _SHARES)
         self._tau = np.repeat(scales, len(own))
         self._own = np.tile(own, len(scales))
-        chance = np.exp(-0.5 * (np.log(_SCALES) / prior.spread) ** 2)
-        self._chance = np.outer(chance, _SHARE_WEIGHTS).ravel()
+        unlikely = 0.5 * (np.log(_SCALES) / prior.spread) ** 2
+        self._log_chance = np.subtract.outer(-unlikely, -np.log(_SHARE_WEIGHTS)).ravel()
         self._shared = 0.0
         self._single = np.zeros(len(self._names))
         self._fit(progress)
@@ -159,7 +161,9 @@ class Forecast:
 
     def _after(self, trained: Collection[str], steps: float) -> tuple[float, Array]:
         trains = np.array([name in trained for name in self._names])
-        speed = float(self._weights[trains].sum()) ** self._prior.speed
+        share = float(self._weights[trains].sum()) ** 2
+        square = self._prior.half**2
+        speed = (1 + square) * share / (share + square) if share else float(not square)
         return self._shared + steps * speed, self._single + steps * trains
 
     def _excess(self, shared: float, single: Array) -> Array:
@@ -183,30 +187,35 @@ class Forecast:
             self._shared, self._single = self._after(segment.trained, segment.steps)
         self._done = progress.steps
         first = losses[0] if losses else 1.0
-        self._floor = np.full(len(self._chance), 0.3 * first)
-        self._height = np.full(len(self._chance), 0.7 * first)
+        unit = max([abs(first), *(1e-3 * abs(loss) for loss in losses)]) or 1.0
+        self._floor = np.full(len(self._tau), first - 0.7 * unit)
+        self._height = np.full(len(self._tau), 0.7 * unit)
         if len(losses) > 1:
-            self._weigh(np.array(seen), np.array(losses), np.array(sizes), abs(first))
-        self._chance = self._chance / self._chance.sum()
+            self._weigh(np.array(seen), np.array(losses), np.array(sizes), unit)
+        likely = np.exp(self._log_chance - self._log_chance.max())
+        self._chance = likely / likely.sum()
 
-    def _weigh(self, excess: Array, losses: Array, sizes: Array, first: float) -> None:
+    def _weigh(self, excess: Array, losses: Array, sizes: Array, unit: float) -> None:
         """Bayesian linear regression of the losses on (1, excess), for every curve.
 
-        Prior N(0.3, 0.5²) and N(0.7, 0.5²) in units of the first loss for floor and A.
+        Prior N(0.3, 0.5²) and N(0.7, 0.5²) in units of the first loss for floor and A. Neither is
+        negative, as more training is never worse; a loss that can be has its floor further down.
         """
         weights = np.sqrt(sizes / sizes.mean())
-        target = (losses / first)[None, :] * weights
+        target = losses / unit
+        lowest = 0.0 if target.min() >= 0 else target.min() - 1
+        prior = np.array([target[0] - 0.7 - lowest, 0.7])
         misfits = np.empty(excess.shape[1])
         for k in range(excess.shape[1]):
             design = np.stack([weights, excess[:, k] * weights], axis=1) / _NOISE
             rows = np.concatenate([design, np.eye(2) / 0.5])
-            values = np.concatenate([target[0] / _NOISE, np.array([0.3, 0.7]) / 0.5])
-            answer, *_ = np.linalg.lstsq(rows, values, rcond=None)
-            answer[0] = max(0.0, answer[0])
-            misfits[k] = float(((rows @ answer - values) ** 2).sum())
-            self._floor[k], self._height[k] = answer * first
+            values = np.concatenate([(target - lowest) * weights / _NOISE, prior / 0.5])
+            (floor, self._height[k]), misfit = nnls(rows, values)
+            self._floor[k] = floor + lowest
+            misfits[k] = misfit**2
+        self._floor, self._height = self._floor * unit, self._height * unit
         noise = max(1.0, misfits.min() / max(1, len(losses) - 2))  # the curve is only a curve
-        self._chance = self._chance * np.exp(-0.5 * (misfits - misfits.min()) / noise)
+        self._log_chance -= 0.5 * misfits / noise
 
 
 def _contribution_shares(problem: Problem) -> Array:

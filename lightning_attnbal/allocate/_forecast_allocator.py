@@ -11,7 +11,12 @@ from lightning_attnbal.allocate._allocator import Allocator, Choice
 from lightning_attnbal.allocate._candidate import Candidate, spend_the_rest, still_possible
 from lightning_attnbal.allocate._forecast import CurvePrior, Forecast, Outcome
 from lightning_attnbal.allocate._frontier import frontier
-from lightning_attnbal.allocate._levels import Levels, train_only, trainable
+from lightning_attnbal.allocate._levels import (
+    Levels,
+    train_only,
+    trainable,
+    trained_level,
+)
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
@@ -98,7 +103,7 @@ class ForecastAllocator(Allocator):
         forecast = self._forecast(problem, limits, progress)
         options = self._options(problem, limits, progress, forecast)
         best = min(options, key=lambda option: option.rank)
-        chosen = self._kept(problem, limits, current, best, forecast) or best
+        chosen = self._kept(problem, limits, current, options, forecast, progress) or best
         candidates = [option.candidate for option in options]
         first, num_steps = spend_the_rest(candidates, chosen.candidate, limits)
         is_final = False
@@ -148,14 +153,24 @@ class ForecastAllocator(Allocator):
         problem: Problem,
         limits: Limits,
         current: Plan | None,
-        best: _Option,
+        options: list[_Option],
         forecast: Forecast,
+        progress: Progress,
     ) -> _Option | None:
-        """The current levels, unless they are impossible now or forecast to end clearly worse."""
+        """The current levels, unless they are impossible now or forecast to end clearly worse.
+
+        Of the candidates that train the same units the best one: whether the rest is cached or
+        frozen may always change, it switches nothing in the optimizer.
+        """
         levels = still_possible(problem, limits, current)
         if levels is None:
             return None
+        best = min(options, key=lambda option: option.rank)
         option = _option(problem, limits, forecast, Candidate.of(problem, levels, limits))
+        same = [other for other in options if other.candidate.trains_like(option.candidate)]
+        option = min([option, *same], key=lambda option: option.rank)
+        if _learns(problem, best, progress) and not _learns(problem, option, progress):
+            return None
         worse, error = option.outcome.above(best.outcome)
         return option if worse <= self.hysteresis * error else None
 
@@ -180,12 +195,17 @@ def _learns(problem: Problem, option: _Option, progress: Progress) -> bool:
 
 def _words(problem: Problem, options: list[_Option], chosen: _Option) -> str:
     """The forecast, beside that of training everything for fewer steps."""
-    everything = {problem.menus[k].unit for k in trainable(problem)}
-    full = next((option for option in options if option.trained == everything), None)
-    if chosen.trained == everything:
+    full = next((option for option in options if _is_full(problem, option)), None)
+    if _is_full(problem, chosen):
         return f"no gain expected, full training for fewer steps; {_figure(chosen)}"
     beside = "" if full is None else f"; full training {_figure(full)}"
     return f"{_figure(chosen)}{beside}"
+
+
+def _is_full(problem: Problem, option: _Option) -> bool:
+    """Whether every unit trains as much as its menu allows."""
+    levels = option.candidate.levels
+    return all(levels[k] == trained_level(problem.menus[k]) for k in trainable(problem))
 
 
 def _figure(option: _Option) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from lightning_attnbal.callbacks._refuse import (
     refuse_endless_share,
     refuse_unsupported,
 )
+from lightning_attnbal.callbacks._replay import EPOCH_END, Replay
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._timing import StepClock
@@ -91,10 +93,17 @@ class AttentionBalancer(pl.Callback):
         calibration_steps: optimizer steps that train everything first, in [1, inf); fewer where
             they would take more than a twentieth of the budget.
         seed: recorded with the run; an allocator that draws has its own.
+        replay: `attnbal.jsonl` of an earlier run, or its folder, whose plans are to be repeated:
+            the same one from the same optimizer step on, with its learning-rate factor, its
+            calibration and its early end; nothing is solved or probed. Budget and all else are as
+            given; after the last recorded plan that one stays. Where a prefix cannot be cached
+            here, it is frozen instead, and recorded so. A resumed run goes on with the plans in its
+            checkpoint.
 
     Raises:
+        FileNotFoundError: there is no file to replay.
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its range.
+        ValueError: an argument is outside its range, or the file to replay is no event stream.
         MisconfigurationException: in `setup`, for a Trainer or model that cannot be balanced.
         InfeasibleBudgetError: before the first weight moves, if not even the cheapest plan fits.
 
@@ -123,6 +132,7 @@ class AttentionBalancer(pl.Callback):
         probes: float = 0.02,
         calibration_steps: int = 4,
         seed: int = 0,
+        replay: str | Path | None = None,
     ) -> None:
         self.budget = Budget.parse(budget, memory)
         self._unit_spec = units
@@ -139,6 +149,11 @@ class AttentionBalancer(pl.Callback):
         self.probes = check_number("probes", probes, low=0, high=1, high_open=True)
         self.calibration_steps = check_integer("calibration_steps", calibration_steps, low=1)
         self.seed = check_integer("seed", seed, low=0)
+        if replay is not None and allocator is not None:
+            msg = "Expected one of `allocator` and `replay`, but got both: who decides?"
+            raise ValueError(msg)
+        self.replay = None if replay is None else Path(replay)
+        self._replay = None if replay is None else Replay(replay)
         self._reset()
 
     def _reset(self) -> None:
@@ -147,7 +162,7 @@ class AttentionBalancer(pl.Callback):
         self._run: Run | None = None
         self._pace: Pace | None = None
         self._rate: PlanRate | None = None
-        self._probes = Probes(self.probes)
+        self._probes = Probes(self.probes if self._replay is None else 0.0)
         self._record: RunRecord | None = None
         self._restored: Mapping[str, Any] | None = None
         self._global_step = 0
@@ -224,6 +239,10 @@ class AttentionBalancer(pl.Callback):
         if _is_trial(trainer):
             return
         units = discover_units(pl_module, self._unit_spec)
+        replay = copy.copy(self._replay)
+        if replay is not None:
+            replay.refuse_other_run(units, self.levels)
+        may_cache = not self._ledger.is_unrestricted or (replay is not None and replay.caches)
         self._run = Run(
             ledger=Ledger(budget=self.budget, full_batches=None),
             session=Session(
@@ -232,11 +251,12 @@ class AttentionBalancer(pl.Callback):
                 trainer.optimizers,
                 self.levels,
                 self.moments,
-                None if self._ledger.is_unrestricted else self.cache,
+                self.cache if may_cache else None,
                 is_timed=self.budget.dimension is Dimension.SECOND,
             ),
             clock=self._clock,
             allocator=self.allocator,
+            replay=replay,
             rate_rule=self.lr_scaling,
             calibration_steps=self.calibration_steps,
             batches_per_step=trainer.accumulate_grad_batches,
@@ -259,7 +279,10 @@ class AttentionBalancer(pl.Callback):
             run.load_state_dict(self._restored["run"])
             self._pace.load_state_dict(self._restored["pace"])
             self._record.load_state_dict(self._restored["record"])
+            self._probes.load_state_dict(self._restored["probes"])
         self._record.start(run, seed=self.seed, device=str(pl_module.device))
+        if self.replay is not None and self._restored is None:
+            self._record.noted(run, f"The plans are those of {self.replay}.")
         self._global_step = trainer.global_step
         self._pace.advance(run.progress, run.step_share)
         trainer.should_stop = trainer.should_stop or bool(run.finished)
@@ -277,7 +300,11 @@ class AttentionBalancer(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._run is not None:
+            if self._run.ended_epoch is not None:
+                self._end_epoch(self._run.ended_epoch)
+                self.on_train_epoch_start(trainer, pl_module)
             self._probes.see(batch, batch_idx, trainer.num_training_batches)
+            self._announce(self._run.repeat(trainer.current_epoch))
             self._run.session.begin_batch(batch)
 
     @override
@@ -315,15 +342,19 @@ class AttentionBalancer(pl.Callback):
         stepped = trainer.global_step > self._global_step
         self._global_step = trainer.global_step
         decision = self._run.end_batch(
-            stepped=stepped, epoch=trainer.current_epoch, loss=_loss(outputs)
+            stepped=stepped,
+            epoch=trainer.current_epoch,
+            loss=_loss(outputs, trainer.accumulate_grad_batches),
         )
         self._rate.end()
         self._pace.advance(self._run.progress, self._run.step_share)
-        if decision is not None:
-            self._announce(decision)
+        self._announce(decision)
         self._log(trainer, pl_module)
         if self._run.finished:
             trainer.should_stop = True
+        if trainer.is_last_batch:
+            self._probes.run(trainer, pl_module, self._run)
+            self._run.ended_epoch = trainer.current_epoch
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -341,16 +372,17 @@ class AttentionBalancer(pl.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is None or self._record is None:
-            return
-        run = self._run
-        self._record.cached(run, epoch=trainer.current_epoch)
-        if run.finished or run.is_calibrating or run.ledger.remaining_batches == 0:
-            return
-        self._probes.run(trainer, pl_module, run)
-        decision = run.decide(trainer.current_epoch, "epoch end")
-        if decision is not None:
-            self._announce(decision)
+        if self._run is not None:
+            self._end_epoch(trainer.current_epoch)
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Decide anew, if there is something left to decide on."""
+        assert self._run is not None
+        assert self._record is not None
+        self._run.ended_epoch = None
+        self._record.cached(self._run, epoch=epoch)
+        if self._run.goes_on:
+            self._announce(self._run.decide(epoch, EPOCH_END))
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -376,14 +408,16 @@ class AttentionBalancer(pl.Callback):
         if self._run is not None:
             self._run.session.close()
         if self._rate is not None:
-            self._rate.end()
+            self._rate.close()
         if self._pace is not None:
             self._pace.release()
 
     # -- what is said ------------------------------------------------------------------------
 
-    def _announce(self, decision: Decision) -> None:
-        """Record a decision, and say it where something changed."""
+    def _announce(self, decision: Decision | None) -> None:
+        """Record a decision, if there is one, and say it where something changed."""
+        if decision is None:
+            return
         assert self._run is not None
         assert self._record is not None
         self._record.decided(self._run)
@@ -422,6 +456,7 @@ class AttentionBalancer(pl.Callback):
             "run": self._run.state_dict(),
             "pace": self._pace.state_dict(),
             "record": self._record.state_dict(),
+            "probes": self._probes.state_dict(),
         }
 
     @override
@@ -457,10 +492,12 @@ def _instance(name: str, value: T | None, kind: type, default: Callable[[], T]) 
     return value
 
 
-def _loss(outputs: Any) -> Tensor | None:
-    """The loss of a batch, where `training_step` returned one."""
+def _loss(outputs: Any, batches_per_step: int) -> Tensor | None:
+    """The loss of a batch, where `training_step` returned one; Lightning hands on its share."""
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-    return loss if isinstance(loss, Tensor) and loss.numel() == 1 else None
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        return None
+    return loss * batches_per_step
 
 
 def _check_rule(rule: Literal["depth"] | RateRule | None) -> RateRule | None:

@@ -21,6 +21,7 @@ class Decision:
         spent: spent by then, in the budget's dimension.
         remaining: left by then.
         why: what gave occasion to decide.
+        probe_flops: FLOPs of the probes since the decision before.
     """
 
     plan: Plan
@@ -29,6 +30,7 @@ class Decision:
     spent: float
     remaining: float
     why: str
+    probe_flops: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that JSON can hold."""
@@ -39,6 +41,7 @@ class Decision:
             "spent": self.spent,
             "remaining": self.remaining,
             "why": self.why,
+            "probe_flops": self.probe_flops,
         }
 
     @classmethod

@@ -17,6 +17,7 @@ from lightning_attnbal.tracking import (
     Environment,
     Event,
     LoadMeasured,
+    Notice,
     PlanDecided,
     Recorder,
     RunEnded,
@@ -78,6 +79,8 @@ class RunRecord:
                 remaining=decision.remaining,
                 changes=tuple(map(str, changes(run.history))),
                 reason=f"{decision.why}; {decision.plan.method}",
+                why=decision.why,
+                probe_flops=decision.probe_flops,
                 **at,
             )
         )
@@ -87,6 +90,10 @@ class RunRecord:
         plan = replace(run.session.full_plan, method="calibration")
         reason = "everything trains at first, to measure what it is worth"
         self._recorder.record(PlanDecided(plan=plan, spent=0.0, remaining=0.0, reason=reason))
+
+    def noted(self, run: Run, text: str, *, epoch: int = 0) -> None:
+        """Something a reader should know."""
+        self._recorder.record(Notice(step=run.num_steps, epoch=epoch, text=text))
 
     def spent(self, run: Run, *, epoch: int, learning_rate: float) -> None:
         """Where the account stands."""

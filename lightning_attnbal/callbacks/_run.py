@@ -13,6 +13,7 @@ from lightning_attnbal.allocate import Allocator, Limits
 from lightning_attnbal.callbacks._decision import Decision
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._losses import Losses
+from lightning_attnbal.callbacks._replay import Replay
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
@@ -21,6 +22,8 @@ from lightning_attnbal.trainer import RateRule
 _CALIBRATION_SHARE = 0.05
 _ANYTHING = 1e300  # FLOPs
 _STEPS_TO_TRUST = 10
+_EPOCHS_UNTIL_PLANNED = 10
+_LOOK_AGAIN = 4  # times as many steps as at the last look
 _STEPS_TO_TIME = 3  # the first is slower than the rest
 
 
@@ -33,6 +36,7 @@ class Run:
         session: the model's half.
         clock: the wall clock.
         allocator: turns menus and what is left into a plan.
+        replay: decisions of an earlier run, to be taken again instead.
         rate_rule: gives the factor of the learning rate for a plan; None leaves it at 1.
         calibration_steps: optimizer steps that train everything before the first decision.
         batches_per_step: batches per optimizer step (gradient accumulation).
@@ -45,10 +49,13 @@ class Run:
         once_left: what is still to be paid of the one-off cost of the plan in force, as planned.
         once_per_step: how much of it a step pays.
         probed: what probes of frozen units have cost, in the budget's dimension.
+        probe_flops: FLOPs of those since the last decision.
         losses: training losses so far.
         reached: the largest `progress` so far: a plan that uses up more of the budget must not make
             the learning rate rise again.
         finished: why the budget ended the run, empty while it has not.
+        ended_epoch: the epoch whose last batch is over and whose end is not; None otherwise. A run
+            resumed from there never sees that end.
     """
 
     ledger: Ledger
@@ -56,6 +63,7 @@ class Run:
     clock: StepClock
     allocator: Allocator
     calibration_steps: int
+    replay: Replay | None = None
     rate_rule: RateRule | None = None
     batches_per_step: int = 1
     steps_per_epoch: int | None = None
@@ -67,9 +75,11 @@ class Run:
     once_left: float = 0.0
     once_per_step: float = 0.0
     probed: float = 0.0
+    probe_flops: float = 0.0
     losses: Losses = field(default_factory=Losses)
     reached: float = 0.0
     finished: str = ""
+    ended_epoch: int | None = None
 
     def __post_init__(self) -> None:
         self.session.needs_inputs = self.dimension is Dimension.SECOND
@@ -117,16 +127,33 @@ class Run:
 
     @property
     def step_share(self) -> float:
-        """Share of the run that the coming optimizer step is; 0 before anything was measured."""
-        cost = self.cost_per_batch
+        """Share of the run that the coming optimizer step is.
+
+        Before anything was measured as if all steps cost the same; before the first plan at least
+        what it is of ten epochs, where the run has no end of its own.
+        """
+        cost, full = self.cost_per_batch, self.ledger.full_batches
         total = self.ledger.expected_total(cost)
         share = self.batches_per_step * cost / total if total > 0 else 0.0
-        return share if math.isfinite(share) else 0.0
+        if full and not self.ledger.batches:
+            budget = self.ledger.budget
+            total = full * (budget.limit.amount if budget.is_fraction else 1.0)
+            share = self.batches_per_step / total
+        share = min(1.0, share) if math.isfinite(share) else 0.0
+        if full is None and self.is_calibrating and self.steps_per_epoch:
+            share = max(share, 1 / (_EPOCHS_UNTIL_PLANNED * self.steps_per_epoch))
+        return share
 
     @property
     def is_calibrating(self) -> bool:
         """Whether everything still trains to find out what it is worth."""
         return not self.history
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is something left to decide on at the end of an epoch."""
+        is_over = self.finished or self.ledger.remaining_batches == 0
+        return not (is_over or self.is_calibrating)
 
     @property
     def is_sampled(self) -> bool:
@@ -160,17 +187,25 @@ class Run:
         self.planned += self._step_cost() if self.is_calibrating else self._planned_step()
         if self.plan_steps_left is not None:
             self.plan_steps_left -= 1
+        is_over = self.plan_steps_left == 0 and self.history[-1].plan.is_final
         decision = None
-        if self.is_calibrating and self.num_steps >= self._calibration_end():
-            decision = self.decide(epoch, "calibrated")
-        elif why := self.session.caches.why_refused(self.session.plan):
-            decision = self.decide(epoch, f"not cached after all: {why}")
-        elif self.plan_steps_left == 0 and self.history[-1].plan.is_final:
+        if self.replay is not None:
+            decision = self.repeat(epoch, at_epoch_end=False)
+        elif why := self._occasion():
+            decision = self.decide(epoch, why)
+        if is_over and decision is None:
             self.finished = "more training is not expected to help"
-        elif self.plan_steps_left == 0 and self.ledger.remaining_batches != 0:
-            decision = self.decide(epoch, "time to look again")
         self._see_what_is_left()
         return decision
+
+    def _occasion(self) -> str:
+        """Why it is time to decide after an optimizer step; empty if it is not."""
+        if self.is_calibrating:
+            return "calibrated" if self.num_steps >= self._calibration_end() else ""
+        if why := self.session.caches.why_refused(self.session.plan):
+            return f"not cached after all: {why}"
+        is_due = self.plan_steps_left == 0 and not self.history[-1].plan.is_final
+        return "time to look again" if is_due and self.ledger.remaining_batches != 0 else ""
 
     def _change_pace(self, *, was_reading: bool) -> None:
         """Steps take another time from when most samples are read; forget the old one."""
@@ -185,7 +220,9 @@ class Run:
     def may_probe(self, flops: Sequence[float], share: float) -> bool:
         """Whether probes of this cost keep all of them within `share` of what was spent so far."""
         plan = self.session.plan
-        if plan is None or all(name in plan.trained for name in self.session.full_plan.trained):
+        if plan is None or not self.goes_on:
+            return False
+        if all(name in plan.trained for name in self.session.full_plan.trained):
             return False
         if self.dimension is Dimension.FLOP:
             cost = sum(flops)
@@ -201,10 +238,13 @@ class Run:
         self.ledger.flops += sum(flops)
         seconds = self.clock.elapsed() - began
         self.probed += sum(flops) if self.dimension is Dimension.FLOP else seconds
+        self.probe_flops += sum(flops)
         self.clock.pause()
 
     def decide(self, epoch: int, why: str) -> Decision | None:
         """Solve for what is left and apply the answer; None if nothing is left to solve for."""
+        if self.replay is not None:
+            return self.repeat(epoch)
         if self.dimension is Dimension.SECOND:
             self._fit_seconds()
         if self.ledger.is_unrestricted:
@@ -214,6 +254,43 @@ class Run:
             if found is None:
                 return None
             plan = self._with_rate(found)
+        return self._put(plan, epoch, why)
+
+    def repeat(self, epoch: int, *, at_epoch_end: bool = True) -> Decision | None:
+        """Take the recorded decision that is due; None if none is.
+
+        What its probes cost is booked again, though they are not run: the learning rate follows
+        what was spent. A prefix that cannot be cached here is frozen instead.
+        """
+        if self.replay is None:
+            return None
+        due = self.replay.take(self.num_steps, at_epoch_end=at_epoch_end)
+        refused = self.session.caches.why_refused(self.session.plan)
+        if due is None and refused is None:
+            return None
+        if self.dimension is Dimension.SECOND:
+            self._fit_seconds()
+        if due is None:
+            plan = replace(self.history[-1].plan, num_steps=self.plan_steps_left)
+            return self._put(self._as_here(plan), epoch, f"not cached after all: {refused}")
+        is_flop = self.dimension is Dimension.FLOP
+        most = self.ledger.remaining if is_flop else math.inf
+        self.probe_flops = min(due.probe_flops, most)
+        self.ledger.flops += self.probe_flops
+        return self._put(self._as_here(due.plan), epoch, due.why)
+
+    def _as_here(self, plan: Plan) -> Plan:
+        """A recorded plan in terms of this run: its units' order, its cost, what can be cached."""
+        assert self.replay is not None
+        here = replace(plan, levels={unit.name: plan[unit.name] for unit in self.session.units})
+        if self.session.caches.why_refused(here) is not None:
+            here = replace(here, levels=self.session.caches.thawed(here).levels)
+        elif self.replay.dimension is self.dimension:
+            return here
+        return replace(here, cost_per_step=self._predicted(here) * self.batches_per_step)
+
+    def _put(self, plan: Plan, epoch: int, why: str) -> Decision:
+        """Write a decision down and apply it."""
         before = self.session.plan
         decision = Decision(
             plan=plan,
@@ -222,7 +299,9 @@ class Run:
             spent=self.ledger.spent.amount,
             remaining=self.ledger.remaining,
             why=why,
+            probe_flops=self.probe_flops,
         )
+        self.probe_flops = 0.0
         self.history.append(decision)
         self.plan_steps_left = self._steps_until_next(plan)
         self.ledger.last_batch = None
@@ -261,12 +340,18 @@ class Run:
     def _steps_until_next(self, plan: Plan) -> int | None:
         """After how many steps to decide again.
 
-        Under a time budget before the plan's own steps are done: forecasts of seconds are not
-        exact, and what they miss by must not pile up at the end.
+        Before the plan's own steps are done under a time budget: forecasts of seconds are not
+        exact, and what they miss by must not pile up at the end. And within the first epoch: the
+        first batches may be longer or shorter than the rest.
         """
-        if self.dimension is Dimension.FLOP or plan.num_steps is None or plan.is_final:
+        if plan.is_final or self.ledger.is_unrestricted:
             return plan.num_steps
-        return min(plan.num_steps, max(_STEPS_TO_TRUST, plan.num_steps // 4))
+        soon = math.inf if plan.num_steps is None else plan.num_steps
+        if self.dimension is Dimension.SECOND and plan.num_steps is not None:
+            soon = min(soon, max(_STEPS_TO_TRUST, plan.num_steps // 4))
+        if self.num_steps < (self.steps_per_epoch or 0):
+            soon = min(soon, (_LOOK_AGAIN - 1) * self.num_steps)
+        return None if math.isinf(soon) else int(soon)
 
     def check_feasible(self) -> None:
         """Raise before the first weight moves if nothing fits the budget or the memory.
@@ -274,6 +359,11 @@ class Run:
         Raises:
             InfeasibleBudgetError: not one step of the cheapest plan fits.
         """
+        if self.replay is not None:
+            memory = self.ledger.budget.memory
+            problem = self.session.problem(Dimension.FLOP, self.batches_per_step)
+            self.replay.check(problem, None if memory is None else memory.amount)
+            return
         if self.ledger.is_unrestricted:
             return
         if self.dimension is Dimension.SECOND:
@@ -375,9 +465,12 @@ class Run:
             "planned": self.planned,
             "once": (self.once_left, self.once_per_step),
             "probed": self.probed,
+            "probe_flops": self.probe_flops,
+            "replay": None if self.replay is None else self.replay.state_dict(),
             "losses": self.losses.state_dict(),
             "reached": self.reached,
             "finished": self.finished,
+            "ended_epoch": self.ended_epoch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -392,9 +485,13 @@ class Run:
         self.planned = float(state["planned"])
         self.once_left, self.once_per_step = map(float, state["once"])
         self.probed = float(state["probed"])
+        self.probe_flops = float(state.get("probe_flops", 0.0))
+        if self.replay is not None and state.get("replay") is not None:
+            self.replay.load_state_dict(state["replay"])
         self.losses.load_state_dict(state["losses"])
         self.reached = float(state["reached"])
         self.finished = str(state["finished"])
+        self.ended_epoch = state.get("ended_epoch")
         self.session.needs_inputs &= self.session.step_time is None
         if self.history:
             self.session.applier.apply(self.history[-1].plan, self.session.optimizers)

@@ -211,10 +211,10 @@ class Session:
     def before_step(self, *, is_sampled: bool = True) -> None:
         """Call right before an optimizer step; if it is sampled, its contribution is measured."""
         if is_sampled or self.meter.is_pending:
-            self.meter.before_step(starts=is_sampled)
+            self.meter.before_step(starts=is_sampled, optimizers=self.optimizers)
 
     def after_step(self) -> None:
-        """Call right after a sampled step, gradients still there."""
+        """Call after a sampled step, gradients still there."""
         self.meter.after_step(self.optimizers)
 
     def values(self) -> dict[str, float]:

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
-from torch import nn
-from torch.optim import Optimizer
 
-from lightning_attnbal.cli._target import load_model, make_batch, parse_arguments
+from lightning_attnbal.cli._errors import one_line_errors
+from lightning_attnbal.cli._plan import plan_command
+from lightning_attnbal.cli._target import (
+    load_model,
+    make_batch,
+    make_optimizer,
+    parse_arguments,
+)
 from lightning_attnbal.measure import LoadReport, profile
 
-app = typer.Typer(help="Attention Balancer: what every part of a model costs to train.")
-
-_BAD_INPUT = (
-    ValueError,
-    TypeError,
-    RuntimeError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    OSError,
+app = typer.Typer(
+    help="Attention Balancer: what a model costs to train, and what a budget would buy."
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep `profile` a command of its own."""
+app.command("plan")(plan_command)
 
 
 @app.command("profile")
@@ -66,25 +58,12 @@ def profile_command(
 
     A TARGET that is an import path is imported and called: that RUNS ITS CODE.
     """
-    try:
+    with one_line_errors():
         model = load_model(target, parse_arguments(arg or []), hf_class)
         batch = make_batch(model, shape or [], tokens)
-        priced = _optimizer(optimizer, model)
+        priced = make_optimizer(optimizer, model)
         report = profile(model, batch, optimizer=priced, seconds=seconds, repeats=repeats)
-    except _BAD_INPUT as error:
-        line = " ".join(str(error).split())
-        typer.echo(f"attnbal: {line or type(error).__name__}", err=True)
-        raise typer.Exit(2) from error
     _show(report, as_json=as_json)
-
-
-def _optimizer(name: str, model: nn.Module) -> Optimizer:
-    kind: Any = getattr(torch.optim, name, None)
-    if not isinstance(kind, type) or Optimizer not in kind.__mro__[1:]:
-        msg = f"Expected `--optimizer` to be a class in torch.optim, but got {name!r}."
-        raise ValueError(msg)
-    made: Optimizer = kind(model.parameters())
-    return made
 
 
 def _show(report: LoadReport, *, as_json: bool) -> None:

@@ -6,13 +6,14 @@ import ast
 import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,23 +103,28 @@ def _hugging_face(settings: dict[str, Any], task: str) -> Any:
 
 
 def _imported(target: str, arguments: Mapping[str, Any]) -> Any:
+    found = _find("TARGET", target, "'package.module:name', 'hf:bert' or a .json file")
+    return found if isinstance(found, nn.Module) else found(**arguments)
+
+
+def _find(what: str, target: str, known: str = "'package.module:name'") -> Any:
+    """What an import path names; `what` is how the command line calls it."""
     module, colon, name = target.partition(":")
     if not colon:
-        known = "'package.module:name', 'hf:bert' or a .json file"
-        msg = f"Expected TARGET to be {known}, but got {target!r}."
+        msg = f"Expected {what} to be {known}, but got {target!r}."
         raise ValueError(msg)
     with _working_folder_first():
         try:
             found: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            msg = f"Expected TARGET to be importable, but {error}."
+            msg = f"Expected {what} to be importable, but {error}."
             raise ValueError(msg) from error
     for part in name.split("."):
         if not hasattr(found, part):
             msg = f"Expected {module!r} to have {name!r}, but it has not."
             raise ValueError(msg)
         found = getattr(found, part)
-    return found if isinstance(found, nn.Module) else found(**arguments)
+    return found
 
 
 @contextmanager
@@ -129,6 +135,59 @@ def _working_folder_first() -> Iterator[None]:
         yield
     finally:
         sys.path.pop(0)
+
+
+def find_forward(target: str | None) -> Callable[[nn.Module, Any], Any] | None:
+    """The function that `--forward` names, None for None.
+
+    Raises:
+        ValueError: it does not exist or cannot be called.
+    """
+    if target is None:
+        return None
+    found = _find("`--forward`", target)
+    if not callable(found):
+        msg = f"Expected `--forward` to name a function, but got a {type(found).__name__}."
+        raise ValueError(msg)
+    forward: Callable[[nn.Module, Any], Any] = found
+    return forward
+
+
+def find_batches(
+    model: nn.Module, shapes: Sequence[str], tokens: str | None, targets: Sequence[str]
+) -> tuple[Any, Any]:
+    """A batch and a second one: two random ones, or those that `--batch` names.
+
+    The second is None where `--batch` names one only.
+
+    Raises:
+        ValueError: there are more than two, both kinds or none, or one cannot be had.
+    """
+    if not targets:
+        if not shapes and tokens is None:
+            msg = "Expected one of `--shape`, `--tokens` and `--batch`, but got none."
+            raise ValueError(msg)
+        return make_batch(model, shapes, tokens), make_batch(model, shapes, tokens)
+    if shapes or tokens is not None or len(targets) > 2:
+        msg = "Expected `--batch` once or twice, and no `--shape` or `--tokens` beside it."
+        raise ValueError(msg)
+    found = [_find("`--batch`", target) for target in targets]
+    first, *rest = (made() if callable(made) else made for made in found)
+    return first, rest[0] if rest else None
+
+
+def make_optimizer(name: str, model: nn.Module) -> Optimizer:
+    """An optimizer of a class in torch.optim, with its defaults.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    kind: Any = getattr(torch.optim, name, None)
+    if not isinstance(kind, type) or Optimizer not in kind.__mro__[1:]:
+        msg = f"Expected `--optimizer` to be a class in torch.optim, but got {name!r}."
+        raise ValueError(msg)
+    made: Optimizer = kind(model.parameters())
+    return made
 
 
 def make_batch(model: nn.Module, shapes: Sequence[str], tokens: str | None) -> Any:

@@ -8,7 +8,7 @@ from lightning_attnbal.measure._fresh import fresh_units
 from lightning_attnbal.measure._graph import CriticalPath, bottlenecks, critical_path
 from lightning_attnbal.measure._plan_cost import plan_cost
 from lightning_attnbal.measure._problem import build_problem
-from lightning_attnbal.measure._profile import profile
+from lightning_attnbal.measure._profile import profile, run_model
 from lightning_attnbal.measure._records import Trace
 from lightning_attnbal.measure._replay import flop_counter
 from lightning_attnbal.measure._report import LoadReport
@@ -89,6 +89,7 @@ __all__ = [
     "probe_contributions",
     "profile",
     "relative_gradient_change",
+    "run_model",
     "time_units",
     "untouched",
     "update_direction",

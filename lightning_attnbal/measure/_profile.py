@@ -66,7 +66,7 @@ def profile(
     with unchanged(model):
         found = discover_units(model, units)
         tracer = UnitTracer(model, found, keep_inputs=seconds)
-        trace = _traced(tracer, partial(forward or call, model, batch))
+        trace = _traced(tracer, partial(run_model, model, batch, forward))
         ordered = order_units(found, trace.calls)
         trainable = [name for name, p in model.named_parameters() if p.requires_grad]
         settings: dict[str, Any] = {"optimizer": optimizer, "trainable": trainable}
@@ -79,7 +79,30 @@ def profile(
 
 def _traced(tracer: UnitTracer, forward: Callable[[], Any]) -> Trace:
     with tracer, torch.enable_grad():
-        return tracer.stop(_loss(forward()))
+        return tracer.stop(forward())
+
+
+def run_model(
+    model: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], Any] | None = None
+) -> Any:
+    """Run a model on a batch; the loss where its output carries one, else the output itself.
+
+    Args:
+        model: any module.
+        batch: a mapping for `model(**batch)`, a tuple or list for `model(*batch)`, anything else
+            for `model(batch)`.
+        forward: runs the model instead, `forward(model, batch)`.
+
+    Returns:
+        `loss` of a dictionary or an object such as a Hugging Face output; else what was returned.
+
+    Example:
+        >>> run_model(nn.Identity(), (torch.ones(2),))
+        tensor([1., 1.])
+        >>> run_model(nn.Identity(), None, lambda model, batch: {"loss": torch.tensor(0.5)})
+        tensor(0.5000)
+    """
+    return _loss((forward or call)(model, batch))
 
 
 def call(model: nn.Module, batch: Any) -> Any:

@@ -86,6 +86,7 @@ def _decode_float(value: Any, name: str) -> float:
 
 _SCALARS: dict[Any, Callable[[Any, str], Any]] = {
     float: _decode_float,
+    bool: lambda value, name: _expect(bool, value, name),
     int: lambda value, name: check_integer(name, value, low=-(2**63), high=2**63),
     str: lambda value, name: _expect(str, value, name),
     Level: lambda value, name: Level.parse(_expect(str, value, name)),

@@ -167,6 +167,8 @@ class PlanDecided(Event):
         remaining: budget left for it.
         changes: each change against the plan before, as text.
         reason: why this plan and not another.
+        why: what gave occasion to decide, such as "epoch end".
+        probe_flops: FLOPs of the probes since the decision before.
 
     Example:
         >>> plan = Plan({"layer.0": "frozen", "head": "full"})
@@ -182,6 +184,8 @@ class PlanDecided(Event):
     remaining: float
     changes: tuple[str, ...] = ()
     reason: str = ""
+    why: str = ""
+    probe_flops: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

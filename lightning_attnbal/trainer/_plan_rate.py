@@ -67,7 +67,8 @@ class PlanRate:
     """Multiplies the learning rate for the length of one optimizer step, and puts it back.
 
     Whatever moves the learning rate between steps (a schedule over the budget, the user's own
-    schedulers) never sees the factor. With a factor of 1 nothing is touched.
+    schedulers) never sees the factor: a hook on the optimizers puts it back as soon as a step was
+    taken. With a factor of 1 nothing is touched.
 
     Args:
         optimizers: whose param groups are scaled.
@@ -86,6 +87,7 @@ class PlanRate:
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._optimizers = list(optimizers)
         self._kept: list[tuple[dict[str, Any], Any]] = []
+        self._hooks = [o.register_step_post_hook(self._stepped) for o in self._optimizers]
 
     def begin(self, factor: float) -> None:
         """A step is about to be taken."""
@@ -104,3 +106,12 @@ class PlanRate:
         kept, self._kept = self._kept, []
         for group, lr in kept:
             write_rate(group, lr)
+
+    def close(self) -> None:
+        """Leave the optimizers as they were found; safe to call twice."""
+        self.end()
+        for hook in self._hooks:
+            hook.remove()
+
+    def _stepped(self, *_: Any) -> None:
+        self.end()

@@ -12,7 +12,9 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_attnbal.allocate import Allocator, Choice, Limits, Progress
 from lightning_attnbal.callbacks import AttentionBalancer
+from lightning_attnbal.core import Plan, Problem
 
 WIDTH, TOKENS, CLASSES, BATCH = 16, 6, 3, 4
 
@@ -68,13 +70,38 @@ def dataset(num_samples: int = 40, seed: int = 0) -> TensorDataset:
     return TensorDataset(tokens, (tokens.sum(1) % CLASSES).long())
 
 
+def trained_before(model: Classifier) -> Classifier:
+    """The model with weights that no framework initialises, as if somebody had trained it."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+class Spy(Allocator):
+    """Lets another allocator decide, and keeps what it was asked."""
+
+    def __init__(self, allocator: Allocator) -> None:
+        self.allocator = allocator
+        self.problems: list[Problem] = []
+        self.progress: list[Progress] = []
+
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
+        self.problems.append(problem)
+        self.progress.append(progress)
+        return self.allocator.allocate(problem, limits, current, progress)
+
+
 class ResumableLoader:
     """Shuffles per epoch; continues mid-epoch with exactly the batches that were left."""
 
-    def __init__(self, num_batches: int, seed: int = 0) -> None:
+    def __init__(self, num_batches: int, seed: int = 0, epoch: int = 0) -> None:
         self.data = dataset(num_batches * BATCH)
         self.num_batches, self.seed = num_batches, seed
-        self.epoch, self.position = 0, 0
+        self.epoch, self.position = epoch, 0
 
     def __len__(self) -> int:
         return self.num_batches

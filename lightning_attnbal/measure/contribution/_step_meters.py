@@ -139,6 +139,7 @@ class CrossBatchMeter(ContributionMeter[Sequence[tuple[nn.Parameter, Tensor]]]):
         self._parameters = unit_parameters(model, units)
         self._before: Copies = {}
         self._pending: Copies = {}
+        self._rate: dict[int, float] = {}
 
     @property
     def is_pending(self) -> bool:
@@ -146,19 +147,25 @@ class CrossBatchMeter(ContributionMeter[Sequence[tuple[nn.Parameter, Tensor]]]):
         return bool(self._pending)
 
     @torch.no_grad()
-    def before_step(self, *, starts: bool = True) -> None:
-        """Complete what is pending with the fresh gradients; with `starts`, begin anew."""
+    def before_step(
+        self, *, starts: bool = True, optimizers: Sequence[torch.optim.Optimizer] = ()
+    ) -> None:
+        """Complete what is pending with the fresh gradients; with `starts`, begin anew.
+
+        Pass the optimizers where their learning rates may not outlast the step.
+        """
         for name, updates in self._pending.items():
             is_whole = all(p.requires_grad for p, _ in updates)
             if is_whole and any(p.grad is not None for p, _ in updates):
                 self.add(name, updates)
         self._pending = {}
         self._before = copy_weights(self._parameters) if starts else {}
+        self._rate = learning_rates(optimizers)
 
     @torch.no_grad()
     def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Turn the copies into updates per unit of learning rate; does nothing if none began."""
-        rate = learning_rates(optimizers)
+        rate = self._rate or learning_rates(optimizers)
         updates = {
             name: [
                 (p, b.sub_(p.detach()).div_(rate[id(p)]))

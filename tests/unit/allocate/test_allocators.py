@@ -11,6 +11,7 @@ import pytest
 from lightning_attnbal.allocate import (
     Allocator,
     Choice,
+    ForecastAllocator,
     FrontierAllocator,
     FullAllocator,
     InfeasibleMemoryError,
@@ -33,6 +34,7 @@ from lightning_attnbal.core import (
 )
 
 ALLOCATORS: list[Allocator] = [
+    ForecastAllocator(),
     FrontierAllocator(),
     FrontierAllocator(substitution=1.0, hysteresis=0.0, resolution=50),
     FullAllocator(),
