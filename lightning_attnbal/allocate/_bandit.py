@@ -54,8 +54,7 @@ class _Rewards:
 
     def sums(self, weights: Array, num_arms: int) -> Array:
         """Σ per arm."""
-        summed: Array = np.bincount(self.arm, weights, num_arms).astype(np.float64)
-        return summed
+        return np.bincount(self.arm, weights, num_arms).astype(np.float64)
 
     def means(self, num_arms: int) -> Array:
         """X_a, under the slow-down that goes best with the rewards."""
@@ -173,9 +172,8 @@ class BanditAllocator(Allocator):
         arms = [arm for arm in found if arm.steps >= 1]
         if not arms:
             cheapest, scale = min(arm.cost for arm in found), limits.cost_scale
-            raise InfeasibleBudgetError(
-                limits.remaining / scale, cheapest / scale, limits.cost_unit
-            )
+            left = limits.remaining / scale
+            raise InfeasibleBudgetError(left, cheapest / scale, limits.cost_unit)
         able = {problem.menus[k].unit for k in trainable(problem)}
         fresh = able & progress.fresh
         learning = [arm for arm in arms if fresh <= _trained(problem, arm.levels)]

@@ -54,10 +54,11 @@ class ForecastAllocator(Allocator):
     cache included. A unit that was never trained (a model from scratch, a new head) is not frozen.
 
     The plan in force stays unless another is forecast lower by more than `hysteresis` standard
-    deviations of the difference. Where all steps at the chosen plan would leave budget unspent, the
-    next dearer plan goes first, or last where going first would spoil a full cache. Without an end
-    of its own the run ends when the data was passed over `prior.passes` times, and hands the rest
-    of the budget back; not where most units had never been trained before.
+    deviations of the difference; by less in the first epoch, in proportion to how much of it is
+    over, since little is lost by a switch then. Where all steps at the chosen plan would leave
+    budget unspent, the next dearer plan goes first, or last where going first would spoil a full
+    cache. Without an end of its own the run ends when the data was passed over `prior.passes`
+    times, and hands the rest of the budget back; not where most units had never been trained.
 
     Args:
         prior: what is believed about learning curves before the run has shown its own.
@@ -172,7 +173,8 @@ class ForecastAllocator(Allocator):
         if _learns(problem, best, progress) and not _learns(problem, option, progress):
             return None
         worse, error = option.outcome.above(best.outcome)
-        return option if worse <= self.hysteresis * error else None
+        settled = min(1.0, progress.steps / (limits.epoch_steps or _EPOCH))
+        return option if worse <= self.hysteresis * settled * error else None
 
 
 def _option(problem: Problem, limits: Limits, forecast: Forecast, candidate: Candidate) -> _Option:

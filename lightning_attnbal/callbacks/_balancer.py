@@ -379,10 +379,12 @@ class AttentionBalancer(pl.Callback):
         """Decide anew, if there is something left to decide on."""
         assert self._run is not None
         assert self._record is not None
+        assert self._pace is not None
         self._run.ended_epoch = None
         self._record.cached(self._run, epoch=epoch)
         if self._run.goes_on:
             self._announce(self._run.decide(epoch, EPOCH_END))
+            self._pace.advance(self._run.progress, self._run.step_share)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_attnbal.core import Unit
+from lightning_attnbal.core import Unit, UnitKind
 
 _CLOSE = 0.9  # of a bound that thousands of uniform numbers come close to
 _MANY = 64
+_SLACK = 4.0  # the mean square of n even numbers is off by 0.9 / √n of itself
 
 
 @torch.no_grad()
@@ -20,9 +21,11 @@ def fresh_units(model: nn.Module, units: Sequence[Unit]) -> frozenset[str]:
 
     A module looks fresh if its norm gains and biases are each one constant (1 and 0, as every
     common initialisation leaves them), or if its weight fills exactly the interval ±1/√fan_in, as
-    `nn.Linear`, `nn.Conv2d` and recurrent layers of torch draw it. A unit is fresh if all of its
-    modules that say anything do. What says nothing (a bias-free matrix drawn from a normal) counts
-    for neither; a unit in which nothing speaks counts as trained. Reads the weights once.
+    `nn.Linear`, `nn.Conv2d` and recurrent layers of torch draw it, or Xavier's
+    ±√(6 / (fan_in + fan_out)), as `nn.Transformer` does. A unit is fresh if all of its
+    modules that say anything do; a head, if any of its weights does, as a new classifier may follow
+    an old norm. What says nothing (a bias-free matrix drawn from a normal) counts for neither; a
+    unit in which nothing speaks counts as trained. Reads the weights once.
 
     Args:
         model: the model the units belong to.
@@ -41,9 +44,7 @@ def fresh_units(model: nn.Module, units: Sequence[Unit]) -> frozenset[str]:
         []
     """
     found = dict(model.named_parameters(remove_duplicate=False))
-    return frozenset(
-        unit.name for unit in units if _is_fresh(_by_module(unit.parameters, found).values())
-    )
+    return frozenset(unit.name for unit in units if _is_fresh(unit, found))
 
 
 def _by_module(names: Iterable[str], found: dict[str, nn.Parameter]) -> dict[str, list[Tensor]]:
@@ -54,7 +55,11 @@ def _by_module(names: Iterable[str], found: dict[str, nn.Parameter]) -> dict[str
     return modules
 
 
-def _is_fresh(modules: Iterable[list[Tensor]]) -> bool:
+def _is_fresh(unit: Unit, found: dict[str, nn.Parameter]) -> bool:
+    modules = list(_by_module(unit.parameters, found).values())
+    with_weights = [tensors for tensors in modules if any(t.dim() > 1 for t in tensors)]
+    if unit.kind is UnitKind.HEAD and with_weights:
+        return any(map(_looks_fresh, with_weights))
     answers = [answer for tensors in modules if (answer := _looks_fresh(tensors)) is not None]
     return bool(answers) and all(answers)
 
@@ -63,15 +68,20 @@ def _looks_fresh(tensors: list[Tensor]) -> bool | None:
     """Whether a module's own parameters look untouched; None if they do not say."""
     matrices = [t for t in tensors if t.dim() > 1]
     vectors = [t for t in tensors if t.dim() == 1 and t.numel() > 1]
-    if any(map(_is_default_uniform, matrices)):
+    if any(map(_is_uniform, matrices)):
         return True
     if vectors:
         return all(bool((v == v[0]).all()) for v in vectors)
     return None
 
 
-def _is_default_uniform(weight: Tensor) -> bool:
-    """Whether the weight fills ±1/√fan_in and no more."""
-    bound = 1.0 / math.sqrt(weight[0].numel())
-    largest = float(weight.abs().max())
-    return weight.numel() >= _MANY and _CLOSE * bound < largest <= bound * (1 + 1e-6)
+def _is_uniform(weight: Tensor) -> bool:
+    """Whether the weight fills an interval that frameworks draw from, evenly, and no more."""
+    fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
+    bounds = 1.0 / math.sqrt(fan_in), math.sqrt(6.0 / (fan_in + fan_out))
+    largest, square = float(weight.abs().max()), float(weight.float().square().mean())
+    slack = _SLACK / math.sqrt(weight.numel())
+    return weight.numel() >= _MANY and any(
+        _CLOSE * bound < largest <= bound * (1 + 1e-6) and abs(square / (bound**2 / 3) - 1) < slack
+        for bound in bounds
+    )

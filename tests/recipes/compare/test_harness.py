@@ -118,3 +118,7 @@ def test_signed(mean, half, text):
 def test_smoothed_keeps_the_mean():
     losses = torch.rand(100).tolist()
     assert sum(smoothed(losses, 10)) / 10 == pytest.approx(sum(losses) / 100)
+
+
+def test_the_page_is_what_the_results_say():
+    assert (report.HERE / "RESULTS.md").read_text(encoding="utf-8") == report.page()

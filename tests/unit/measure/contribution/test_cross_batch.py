@@ -158,3 +158,23 @@ def test_a_parameter_with_two_names_counts_once():
             meter.after_step([optimizer])
     assert meters[0].compute() == meters[1].compute()
     assert meters[0].compute()["head"].count == 1
+
+
+@pytest.mark.parametrize("later", [0.0, 10 * LR], ids=["at its floor", "raised"])
+def test_a_rate_that_is_gone_after_the_step_still_counts(later):
+    found = []
+    for lr_after in (LR, later):
+        torch.manual_seed(0)
+        model, units = two_layers()
+        optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+        meter = CrossBatchMeter(model, units)
+        for _ in range(3):
+            backward(model, optimizer)
+            optimizer.param_groups[0]["lr"] = LR
+            meter.before_step(optimizers=[optimizer])
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] = lr_after  # a scheduler was faster
+            meter.after_step([optimizer])
+        found.append(meter.compute())
+    assert found[0] == found[1]
+    assert found[0]["1"].count == 2
