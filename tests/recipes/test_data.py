@@ -70,6 +70,22 @@ def test_reviews_are_rows_with_text_and_stars_from_one(tmp_path, monkeypatch):
     assert corpus.class_names[4] == "5 stars"
 
 
+def test_reviews_by_kind_of_garment(tmp_path, monkeypatch):
+    path = tmp_path / "reviews.parquet"
+    table = {
+        "Review Text": ["good", "bad", "so so"],
+        "Class Name": ["Pants", None, "Dresses"],
+        "Clothing ID": [7, 7, 9],
+    }
+    pd.DataFrame(table).to_parquet(path)
+    monkeypatch.setattr("recipes.text.corpus.fetch_member", lambda file: path)
+    corpus = load_reviews("Class Name")
+    assert (corpus.texts, corpus.labels.tolist()) == (["good", "so so"], [1, 0])
+    assert corpus.class_names == ("Dresses", "Pants")
+    with pytest.raises(ValueError, match="`label` to be one of 'Rating', 'Class Name'"):
+        load_reviews("Colour")
+
+
 @pytest.mark.parametrize(
     ("labels", "items", "message"),
     [

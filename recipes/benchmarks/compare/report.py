@@ -76,7 +76,6 @@ def section(task: str) -> list[str]:
         return []
     budgets = sorted({budget for _, budget in table}, key=Fraction)
     arms = sorted({arm for arm, _ in table}, key=list(ARMS).index)
-    plot_quality(task, table_points(table), HERE / "figures" / f"{task}.png")
     full_run = TASKS[task]
     lines = [
         f"## {task}",
@@ -184,13 +183,21 @@ def table_points(table: Table) -> dict[str, list[tuple[float, float, float]]]:
     return {arm: sorted(points[arm]) for arm in sorted(points, key=list(ARMS).index)}
 
 
-def main() -> None:
-    """Write the page."""
-    head = (HERE / "PROTOCOL.md").read_text(encoding="utf-8").rstrip()
-    lines = [head, ""]
+def page() -> str:
+    """The whole page."""
+    lines = [(HERE / "PROTOCOL.md").read_text(encoding="utf-8").rstrip(), ""]
     for task in TASKS:
         lines += section(task)
-    (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    """Write the page and draw its figures."""
+    for task in TASKS:
+        table = load(task)
+        if table:
+            plot_quality(task, table_points(table), HERE / "figures" / f"{task}.png")
+    (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
