@@ -11,7 +11,7 @@ from lightning_attnbal.allocate._levels import Levels
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.allocate._solve import solve_lagrangian
-from lightning_attnbal.core import InfeasibleBudgetError, Plan, Problem
+from lightning_attnbal.core import Plan, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Allocator(ABC):
             raise InfeasibleMemoryError(memory=limits.memory, smallest=memory, plan=name)
         num_steps = limits.num_steps(cost, problem.one_off(choice.levels))
         if num_steps == 0:
-            raise InfeasibleBudgetError(limits.remaining, cost, limits.cost_unit, plan=name)
+            raise limits.infeasible(cost, name)
         if num_steps is not None and choice.num_steps is not None:
             num_steps = min(num_steps, choice.num_steps)
         bound, price = choice.bound, choice.shadow_price

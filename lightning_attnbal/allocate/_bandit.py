@@ -18,7 +18,6 @@ from lightning_attnbal.allocate._levels import Levels, train_only, trainable
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
-    InfeasibleBudgetError,
     Plan,
     Problem,
     check_integer,
@@ -171,9 +170,7 @@ class BanditAllocator(Allocator):
         found = [_arm(problem, levels, limits) for levels in by_depth.values()]
         arms = [arm for arm in found if arm.steps >= 1]
         if not arms:
-            cheapest, scale = min(arm.cost for arm in found), limits.cost_scale
-            left = limits.remaining / scale
-            raise InfeasibleBudgetError(left, cheapest / scale, limits.cost_unit)
+            raise limits.infeasible(min(arm.cost for arm in found))
         able = {problem.menus[k].unit for k in trainable(problem)}
         fresh = able & progress.fresh
         learning = [arm for arm in arms if fresh <= _trained(problem, arm.levels)]

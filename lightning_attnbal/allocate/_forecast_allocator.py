@@ -20,7 +20,6 @@ from lightning_attnbal.allocate._levels import (
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
-    InfeasibleBudgetError,
     Plan,
     Problem,
     check_integer,
@@ -144,7 +143,7 @@ class ForecastAllocator(Allocator):
         affordable = [c for c in candidates if c.cost <= limits.remaining]
         if not affordable:
             cheapest = min(candidate.cost for candidate in candidates)
-            raise InfeasibleBudgetError(limits.remaining, cheapest, limits.cost_unit)
+            raise limits.infeasible(cheapest)
         options = [_option(problem, limits, forecast, c) for c in affordable]
         learned = [option for option in options if _learns(problem, option, progress)]
         return learned or options

@@ -13,7 +13,6 @@ from lightning_attnbal.allocate._frontier import frontier
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
-    InfeasibleBudgetError,
     Plan,
     Problem,
     check_integer,
@@ -89,7 +88,7 @@ class FrontierAllocator(Allocator):
         points = frontier(problem, memory=limits.memory, resolution=self.resolution)
         affordable = [point for point in points if point.cost <= limits.remaining]
         if not affordable:
-            raise InfeasibleBudgetError(limits.remaining, points[0].cost, limits.cost_unit)
+            raise limits.infeasible(points[0].cost)
         candidates = [Candidate.of(problem, point.levels[0], limits) for point in affordable]
         candidates = self._deep_enough(candidates, limits)
         best = max(candidates, key=lambda c: (self._score(c, limits), c.value))

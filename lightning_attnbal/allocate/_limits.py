@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lightning_attnbal.core import check_integer, check_number
+from lightning_attnbal.core import InfeasibleBudgetError, check_integer, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +76,14 @@ class Limits:
         """Whole steps for a plan of this cost; None if it is free and nothing ends the run."""
         steps = self.steps(cost, once)
         return None if math.isinf(steps) else math.floor(steps)
+
+    def infeasible(self, cost: float, plan: str | None = None) -> InfeasibleBudgetError:
+        """What to raise where not one step of this cost fits, in the unit that people read.
+
+        Example:
+            >>> print(Limits(remaining=5e9, cost_unit="GFLOP", cost_scale=1e9).infeasible(7e9, "x"))
+            Expected `budget` to be at least 7 GFLOP (x), but got 5 GFLOP.
+        """
+        names = {} if plan is None else {"plan": plan}
+        left, least = self.remaining / self.cost_scale, cost / self.cost_scale
+        return InfeasibleBudgetError(left, least, self.cost_unit, **names)

@@ -304,7 +304,10 @@ class AttentionBalancer(pl.Callback):
                 self._end_epoch(self._run.ended_epoch)
                 self.on_train_epoch_start(trainer, pl_module)
             self._probes.see(batch, batch_idx, trainer.num_training_batches)
-            self._announce(self._run.repeat(trainer.current_epoch))
+            repeated = self._run.repeat(trainer.current_epoch)
+            if repeated is not None and self._pace is not None:
+                self._announce(repeated)
+                self._pace.advance(self._run.progress, self._run.step_share)
             self._run.session.begin_batch(batch)
 
     @override

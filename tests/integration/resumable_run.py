@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_attnbal.callbacks import AttentionBalancer
-from tests.integration.tiny import Classifier, ResumableLoader, fit
+from tests.integration.tiny import Classifier, ResumableLoader, fit, trained_before
 
 NUM_BATCHES = 12
 
@@ -48,7 +48,7 @@ def main(folder: Path, kill_at: int | None) -> None:
     model, trainer = fit(
         folder,
         balancer,
-        model=Classifier(),
+        model=trained_before(Classifier()),
         loader=ResumableLoader(NUM_BATCHES),
         ckpt_path=str(last) if last.exists() else None,
         callbacks=callbacks,

@@ -15,8 +15,10 @@ from lightning_attnbal.allocate import FullAllocator, LastKAllocator
 from lightning_attnbal.callbacks import AttentionBalancer
 from tests.integration.tiny import BATCH, Classifier, Spy, dataset, fit, same, weights
 
+SLOW = pytest.mark.slow
 SHALLOW = {"lr_schedule": None, "calibration_steps": 2}
-NUM = {"num_batches": 12, "max_epochs": 4}
+NUM = {"num_batches": 8, "max_epochs": 4}
+NUM_STEPS = 8 * 4
 
 
 def run(folder, probes, *, model=None, k=2, caches=False, **options):
@@ -31,17 +33,18 @@ def values_of(problem):
     return {m.unit: max(option.value for option in m.options) for m in problem.menus}
 
 
-@pytest.mark.parametrize("share", [0.02, 0.2])
-@pytest.mark.parametrize("caches", [False, True], ids=["frozen", "cached"])
+@pytest.mark.parametrize(
+    ("share", "caches"), [(0.2, False), (0.02, True)], ids=["frozen", "cached"]
+)
 def test_probes_cost_at_most_their_share_and_are_charged(tmp_path, share, caches):
     spent = {}
     for probes in (0.0, share):
         balancer, _, _, trainer = run(tmp_path / str(probes), probes, caches=caches)
-        assert trainer.global_step == 48
+        assert trainer.global_step == NUM_STEPS
         spent[probes] = balancer.spent.amount
     charged = spent[share] - spent[0.0]
     assert charged <= share * spent[share]
-    full_batch = balancer.reference.amount / 48
+    full_batch = balancer.reference.amount / NUM_STEPS
     assert charged / full_batch == pytest.approx(round(charged / full_batch))  # whole batches
     assert charged >= full_batch * (2 if share == 0.2 else 0)
 
@@ -49,13 +52,16 @@ def test_probes_cost_at_most_their_share_and_are_charged(tmp_path, share, caches
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"model": {"dropout": 0.2}},
-        {"accumulate_grad_batches": 2},
-        {"precision": "bf16-mixed"},
-        {"gradient_clip_val": 0.1, "limit_val_batches": 1},
+        pytest.param({}, id="plain", marks=SLOW),
+        pytest.param({"model": {"dropout": 0.2}}, id="dropout"),
+        pytest.param({"accumulate_grad_batches": 2}, id="accumulation", marks=SLOW),
+        pytest.param({"precision": "bf16-mixed"}, id="bf16", marks=SLOW),
+        pytest.param(
+            {"gradient_clip_val": 0.1, "limit_val_batches": 1},
+            id="clipping and validation",
+            marks=SLOW,
+        ),
     ],
-    ids=["plain", "dropout", "accumulation", "bf16", "clipping and validation"],
 )
 def test_training_does_not_notice_a_probe(tmp_path, options):
     model_options = dict(options).pop("model", {})
@@ -75,7 +81,9 @@ def test_training_does_not_notice_a_probe(tmp_path, options):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("caches", [False, True], ids=["frozen", "cached"])
+@pytest.mark.parametrize(
+    "caches", [pytest.param(False, marks=SLOW), True], ids=["frozen", "cached"]
+)
 def test_probes_tell_what_frozen_units_would_be_worth(tmp_path, caches):
     decided = []
     for probes in (0.0, 0.5):
@@ -107,7 +115,7 @@ def test_nothing_is_probed_where_everything_trains_or_the_rest_may_not(tmp_path)
         spent = []
         for probes in (0.0, 0.5):
             balancer = AttentionBalancer("60%", allocator=allocator, probes=probes, **SHALLOW)
-            fit(tmp_path / name, balancer, model=copy.deepcopy(model), **NUM)
+            fit(tmp_path / name, balancer, model=copy.deepcopy(model), num_batches=6)
             spent.append(balancer.spent)
         assert spent[0] == spent[1], name
 
@@ -135,7 +143,7 @@ def test_a_probe_logs_nothing(tmp_path):
         assert "log" not in vars(model)
         assert "log_dict" not in vars(model)
     assert rows[0] == rows[1]
-    assert {row["count_epoch"] for row in rows[0]} == {"", "12.0"}
+    assert {row["count_epoch"] for row in rows[0]} == {"", "8.0"}
 
 
 class Once(Classifier):
@@ -159,7 +167,7 @@ def test_a_second_look_that_fails_warns_once_and_training_goes_on(tmp_path):
     with pytest.warns(UserWarning, match="not probed from now on.*RuntimeError: seen before") as w:
         _, _, model, trainer = run(tmp_path, 0.5, model=Once())
     assert sum("not probed" in str(warning.message) for warning in w) == 1
-    assert trainer.global_step == 48
+    assert trainer.global_step == NUM_STEPS
     _, _, plain, _ = run(tmp_path, 0.0)
     assert same(weights(model), weights(plain))
 
@@ -191,11 +199,11 @@ class Alone(Classifier):
         return {"loss": super().training_step(tuple(batch.values())[:2], 0), "more": 1}
 
 
-@pytest.mark.parametrize("kind", [Popping, Alone])
+@pytest.mark.parametrize("kind", [Popping, pytest.param(Alone, marks=SLOW)])
 def test_batches_that_are_taken_apart_are_probed(tmp_path, kind):
     spent = []
     for probes in (0.0, 0.5):
-        loader = DataLoader(dataset(12 * BATCH), BATCH, collate_fn=dictionaries)
+        loader = DataLoader(dataset(8 * BATCH), BATCH, collate_fn=dictionaries)
         balancer, *_ = run(tmp_path / str(probes), probes, model=kind(), loader=loader)
         spent.append(balancer.spent)
     assert spent[1] > spent[0]
@@ -206,10 +214,10 @@ def uncopyable(rows):
 
 
 def test_batches_that_cannot_be_copied_are_trained_on_all_the_same(tmp_path):
-    loader = DataLoader(dataset(12 * BATCH), BATCH, collate_fn=uncopyable)
+    loader = DataLoader(dataset(8 * BATCH), BATCH, collate_fn=uncopyable)
     with pytest.warns(UserWarning, match="not probed.*a batch cannot be copied: TypeError") as w:
         *_, trainer = run(tmp_path, 0.5, model=Alone(), loader=loader)
-    assert trainer.global_step == 48
+    assert trainer.global_step == NUM_STEPS
     assert sum("not probed" in str(warning.message) for warning in w) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -63,14 +65,20 @@ class Run:
         )
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=lambda n: f"{n} batch per step")
-def uninterrupted(request, tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    run = Run(folder, request.param)
-    plans = [decision.plan for decision in run.balancer.history]
-    assert len({plan.trained for plan in plans}) > 1  # else there is little to resume
-    return folder, run
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """By batches per step, the folder of a run's checkpoints and the run."""
+
+    @cache
+    def make(accumulate: int) -> tuple[Path, Run]:
+        torch.set_num_threads(1)
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        run = Run(folder, accumulate)
+        plans = [decision.plan for decision in run.balancer.history]
+        assert len({plan.trained for plan in plans}) > 1  # else there is little to resume
+        return folder, run
+
+    return make
 
 
 def check_equal(resumed: Run, whole: Run) -> None:
@@ -84,21 +92,28 @@ def check_equal(resumed: Run, whole: Run) -> None:
 
 
 PLACES = ["step 1", "step 6", "step 7", "step 11", "step 12", "validated 1", "epoch 1"]
+OFTEN = {(1, "step 11"), (2, "step 6"), (2, "validated 1"), (2, "epoch 1")}
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_resumed_after(tmp_path, uninterrupted, place):
-    folder, whole = uninterrupted
+@pytest.mark.parametrize(
+    ("accumulate", "place"),
+    [
+        pytest.param(*case, marks=() if case in OFTEN else pytest.mark.slow)
+        for case in product((1, 2), PLACES)
+    ],
+)
+def test_resumed_after(tmp_path, uninterrupted, accumulate, place):
+    folder, whole = uninterrupted(accumulate)
     # Lightning hands a loader its state back only within an epoch
     epoch = 2 if place == "epoch 1" else 0
-    accumulate = whole.trainer.accumulate_grad_batches
     resumed = Run(tmp_path, accumulate, folder / f"{place}.ckpt", epoch)
     check_equal(resumed, whole)
 
 
-def test_only_a_checkpoint_between_the_probed_batches_holds_data(uninterrupted):
-    folder, whole = uninterrupted
-    steps = NUM_BATCHES // whole.trainer.accumulate_grad_batches
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_only_a_checkpoint_between_the_probed_batches_holds_data(uninterrupted, accumulate):
+    folder, _ = uninterrupted(accumulate)
+    steps = NUM_BATCHES // accumulate
     for place, holds in ((f"step {steps - 1}", steps == NUM_BATCHES), (f"step {steps}", False)):
         state = torch.load(folder / f"{place}.ckpt", weights_only=True)["callbacks"]
         assert bool(state["AttentionBalancer"]["probes"]["batches"]) == holds

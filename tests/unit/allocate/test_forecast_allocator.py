@@ -15,6 +15,7 @@ from lightning_attnbal.allocate import (
     ForecastAllocator,
     Limits,
     Progress,
+    Segment,
 )
 from lightning_attnbal.core import (
     CACHED,
@@ -113,7 +114,7 @@ def test_training_everything_at_a_cheaper_level_is_not_called_full_training():
 @pytest.mark.parametrize("remaining", [20, 500, 50_000])
 def test_units_that_were_never_trained_are_trained(remaining, is_current_without):
     problem = layers(0.001, 1.0, 1.0, 9.0)
-    progress = Progress(fresh=frozenset({"layer.1"}))
+    progress = ran("layer.3", num=20, fresh=frozenset({"layer.1"}))
     current = plan_of(problem, {"layer.3"}) if is_current_without else None
     limits = Limits(remaining=remaining, epoch_steps=EPOCH)
     plan = ForecastAllocator(hysteresis=1e9)(problem, limits, current, progress)
@@ -138,9 +139,14 @@ def test_losses_matter_only_to_an_allocator_that_fits(fits):
     assert (plans[0].forecast == plans[1].forecast) is not fits
 
 
-def test_the_plan_in_force_stays_within_the_error_and_goes_beyond_it():
+@pytest.mark.parametrize(
+    ("num", "settled"),
+    [(4, 0.2), (20, 1.0), (30, 1.0)],
+    ids=["in the first epoch", "after it", "later"],
+)
+def test_the_plan_in_force_stays_within_the_error_and_goes_beyond_it(num, settled):
     problem = layers(1.0, 1.0, 1.0, 1.0)
-    limits, progress = Limits(remaining=1000, epoch_steps=EPOCH), ran("layer.3")
+    limits, progress = Limits(remaining=1000, epoch_steps=EPOCH), ran("layer.3", num=num)
     best = ForecastAllocator(hysteresis=0.0, prior=ENDLESS)(problem, limits, None, progress)
     names = {menu.unit for menu in problem.menus}
     other = plan_of(problem, names if len(best.trained) < 4 else {"layer.3"})
@@ -148,10 +154,23 @@ def test_the_plan_in_force_stays_within_the_error_and_goes_beyond_it():
         outcome_of(problem, best, limits, progress, ENDLESS)
     )
     assert worse > 0
-    settled = min(1.0, progress.steps / EPOCH)
     for factor, kept in ((1.01, other), (0.99, best)):
         allocate = ForecastAllocator(hysteresis=factor * worse / error / settled, prior=ENDLESS)
         assert allocate(problem, limits, other, progress).same_levels(kept)
+
+
+def test_what_rests_may_be_cached_at_any_time():
+    resting = (Option(level=FROZEN, cost=1.0), Option(level=CACHED, cost=0.0, once=50.0))
+    menus = (
+        Menu("low", (*resting, Option(level=FULL, cost=2.0, value=0.01))),
+        Menu("high", (Option(level=FULL, cost=0.7, cost_above=0.3, value=1.0),)),
+    )
+    problem = Problem(menus)
+    progress = Progress(segments=(Segment(trained=("high",), steps=EPOCH, loss=1.0),))
+    limits = Limits(remaining=400.0, epoch_steps=EPOCH)
+    current = plan_of(problem, {"high"})
+    plan = ForecastAllocator(hysteresis=1e9, prior=ENDLESS)(problem, limits, current, progress)
+    assert list(plan.values()) == [CACHED, FULL]
 
 
 def test_same_arguments_give_the_same_plan_whatever_the_order_of_units():
