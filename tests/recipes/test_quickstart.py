@@ -38,7 +38,7 @@ def test_every_configuration_is_typed(overrides, source):
     assert Budget.parse(config.budget).is_fraction
 
 
-@pytest.mark.parametrize("override", ["bugdet=40%", "data.num_trian=10", "lr.blanced=1e-4"])
+@pytest.mark.parametrize("override", ["bugdet=40%", "data.num_trian=10", "lr_balanced=1e-4"])
 def test_misspelt_key_is_refused_when_the_configuration_is_composed(override):
     with pytest.raises(ConfigCompositionException, match="Could not override"):
         configured(override)
