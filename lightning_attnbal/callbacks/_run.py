@@ -308,7 +308,8 @@ class Run:
         if plan.is_final and plan.num_steps is not None:
             self.ledger.last_batch = self.ledger.batches + plan.num_steps * self.batches_per_step
         self.once_left = self._one_off(plan)
-        self.once_per_step = self.once_left / (self.steps_per_epoch or 1)
+        fill = self.session.fill_left(plan) / self.batches_per_step
+        self.once_per_step = self.once_left / max(1.0, fill)
         if not plan.same_levels(before):
             old = self._predicted(self.session.caches.effective(before or self.session.full_plan))
             self.session.apply(plan)
