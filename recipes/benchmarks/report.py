@@ -144,6 +144,12 @@ def quickstart(record: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def quickstart_ratings(record: dict[str, Any]) -> list[Row]:
+    """The same with stars as what is to be learnt."""
+    rows = quickstart(record)
+    return [(name.replace("quickstart", "quickstart on ratings", 1), text) for name, text in rows]
+
+
 def paired(arms: Mapping[str, Sequence[Mapping[str, float]]], key: str) -> str:
     """Mean difference between the two arms and its 95 % interval by Student's t."""
     pairs = zip(arms["balanced"], arms["full"], strict=True)
@@ -155,6 +161,7 @@ def paired(arms: Mapping[str, Sequence[Mapping[str, float]]], key: str) -> str:
 
 SECTIONS: tuple[Callable[[dict[str, Any]], list[Row]], ...] = (
     quickstart,
+    quickstart_ratings,
     adherence,
     overhead,
     flop_count,
