@@ -17,7 +17,7 @@ def grid(task: str, arm: str) -> list[float]:
 
     Example:
         >>> grid("banking77", "full")
-        [0.0001, 0.0002, 0.0004]
+        [0.0004, 0.0008, 0.0016]
     """
     middle = TASKS[task].base_lr * ARMS[arm].lr_factor
     return [float(f"{middle * factor:.3g}") for factor in _TRIES]
