@@ -152,7 +152,7 @@ def _peer(method: Method) -> Peer:
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Balanced(),
+    "ours": Balanced(revision=2),
     "full": _static(FullAllocator()),
     "full-rex": Balanced(
         allocator=FullAllocator(), options={"lr_schedule": "rex", "calibration_steps": 1}
@@ -179,7 +179,7 @@ ARMS: dict[str, Arm] = {
     "no-forecast": Balanced(allocator=FrontierAllocator()),
     "no-fit": Balanced(allocator=ForecastAllocator(fits=False)),
     "no-cache": Balanced(options={"levels": ("frozen", "full")}),
-    "no-probes": Balanced(options={"probes": 0.0}),
+    "probes": Balanced(options={"probes": 0.02}),
     "no-lr-scaling": Balanced(options={"lr_scaling": None}),
     "with-detach": Balanced(options={"levels": ("cached", "frozen", "detached", "full")}),
 }
