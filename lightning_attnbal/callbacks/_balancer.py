@@ -89,8 +89,8 @@ class AttentionBalancer(pl.Callback):
             training everything.
         moments: whether a unit that gets frozen keeps its optimizer moments ("keep" or "drop").
         probes: share of the budget that looking at what frozen units would be worth may cost, in
-            [0, 1); 0, the default, for never: in a first comparison they made a run switch late, at a
-            loss.
+            [0, 1); 0, the default, for never: in a first comparison it made a run switch late, and
+            lose by it.
         calibration_steps: optimizer steps that train everything first, in [1, inf); fewer where
             they would take more than a twentieth of the budget.
         seed: recorded with the run; an allocator that draws has its own.
