@@ -128,7 +128,7 @@ def test_time_budget_repeats_the_plans_whatever_steps_take(tmp_path, recorded):
     counted, _ = repeat(tmp_path / "c", tmp_path / "b")
     assert script(timed) == script(slower) == script(counted) == script(recorded[0])
     costs = [run.history[0].plan.cost_per_step for run in (timed, slower, counted, recorded[0])]
-    assert costs[0] == costs[1] < 1.0
+    assert costs[0] == costs[1] < 1e-3 * costs[3]  # seconds, not FLOPs
     assert costs[2] == pytest.approx(costs[3])
 
 
