@@ -13,6 +13,7 @@ from lightning_attnbal.allocate._forecast import CurvePrior, Forecast, Outcome
 from lightning_attnbal.allocate._forecast_allocator import ForecastAllocator
 from lightning_attnbal.allocate._frontier import frontier
 from lightning_attnbal.allocate._frontier_allocator import FrontierAllocator
+from lightning_attnbal.allocate._levels import full_levels, trained_units
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress, Segment, merged
 from lightning_attnbal.allocate._solution import Frontier, Solution
@@ -38,8 +39,10 @@ __all__ = [
     "Solution",
     "UniformAllocator",
     "frontier",
+    "full_levels",
     "merged",
     "solve",
     "solve_exact",
     "solve_lagrangian",
+    "trained_units",
 ]

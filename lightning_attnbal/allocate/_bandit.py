@@ -12,9 +12,8 @@ from typing_extensions import override
 
 from lightning_attnbal.allocate._allocator import Allocator, Choice
 from lightning_attnbal.allocate._baselines import spaced
-from lightning_attnbal.allocate._candidate import Candidate
-from lightning_attnbal.allocate._frontier import frontier
-from lightning_attnbal.allocate._levels import Levels, train_only, trainable
+from lightning_attnbal.allocate._candidate import Candidate, plans_worth_having
+from lightning_attnbal.allocate._levels import Levels, trained_units
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
@@ -162,18 +161,14 @@ class BanditAllocator(Allocator):
         Raises:
             InfeasibleBudgetError: what remains buys no step of any.
         """
-        points = frontier(problem, memory=limits.memory, resolution=self.resolution)
-        by_depth = {_depth(point.levels[0]): point.levels[0] for point in points}
-        full = train_only(problem, trainable(problem))
-        if limits.memory is None or problem.evaluate(full)[2] <= limits.memory:
-            by_depth[_depth(full)] = full
+        plans = plans_worth_having(problem, limits, self.resolution)
+        by_depth = {_depth(levels): levels for levels in plans}
         found = [_arm(problem, levels, limits) for levels in by_depth.values()]
         arms = [arm for arm in found if arm.steps >= 1]
         if not arms:
             raise limits.infeasible(min(arm.cost for arm in found))
-        able = {problem.menus[k].unit for k in trainable(problem)}
-        fresh = able & progress.fresh
-        learning = [arm for arm in arms if fresh <= _trained(problem, arm.levels)]
+        fresh = progress.must_train(problem)
+        learning = [arm for arm in arms if fresh <= trained_units(problem, arm.levels)]
         ordered = sorted(learning or arms, key=lambda arm: -arm.depth)
         kept = spaced(list(range(len(ordered))), min(self.most_arms, len(ordered)))
         return [ordered[i] for i in kept]
@@ -240,8 +235,3 @@ def _arm(problem: Problem, levels: Levels, limits: Limits) -> _Arm:
 def _depth(levels: Levels) -> int:
     """The lowest trained unit."""
     return next(k for k, level in enumerate(levels) if level.is_trained)
-
-
-def _trained(problem: Problem, levels: Levels) -> set[str]:
-    pairs = zip(problem.menus, levels, strict=True)
-    return {menu.unit for menu, level in pairs if level.is_trained}

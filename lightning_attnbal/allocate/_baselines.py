@@ -10,7 +10,13 @@ from typing_extensions import override
 from lightning_attnbal.allocate._allocator import Allocator, Choice
 from lightning_attnbal.allocate._dual import Limit
 from lightning_attnbal.allocate._feasible import cheapest_within, check_feasible
-from lightning_attnbal.allocate._levels import Levels, train_only, trainable, with_level
+from lightning_attnbal.allocate._levels import (
+    Levels,
+    full_levels,
+    train_only,
+    trainable,
+    with_level,
+)
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.allocate._trellis import Trellis
@@ -35,7 +41,7 @@ class FullAllocator(Allocator):
     def allocate(
         self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
     ) -> Choice:
-        return Choice(levels=train_only(problem, trainable(problem)), method="full")
+        return Choice(levels=full_levels(problem), method="full")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_attnbal.allocate._levels import Levels
+from lightning_attnbal.allocate._frontier import frontier
+from lightning_attnbal.allocate._levels import Levels, full_levels
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.core import CACHED, FROZEN, Plan, Problem
 
@@ -97,6 +98,15 @@ def _refill(at: Candidate, dearer: Candidate, limits: Limits) -> float:
     if not any(level == CACHED and other.is_trained for level, other in pairs):
         return 0.0
     return max(0.0, at.saving * (limits.epoch_steps or 1) - at.once)
+
+
+def plans_worth_having(problem: Problem, limits: Limits, resolution: int) -> list[Levels]:
+    """The frontier, cheapest first, and full training at the end unless memory forbids it."""
+    points = frontier(problem, memory=limits.memory, resolution=resolution)
+    full = full_levels(problem)
+    plans = [point.levels[0] for point in points if point.levels[0] != full]
+    fits = limits.memory is None or problem.evaluate(full)[2] <= limits.memory
+    return [*plans, full] if fits else plans
 
 
 def has_levels(problem: Problem, levels: Levels) -> bool:

@@ -23,7 +23,7 @@ _NOISE = 0.03  # of the first loss: batches differ, and the curve is only a curv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePrior:
-    r"""What is believed about learning curves before a run has shown its own.
+    """What is believed about learning curves before a run has shown its own.
 
     The loss after training is taken to be
 
@@ -150,8 +150,7 @@ class Forecast:
 
     def __call__(self, trained: Collection[str], steps: float) -> Outcome:
         """The loss after `steps` more steps in which `trained` train."""
-        left = max(0.0, self._prior.passes * self._epoch - self._done)
-        shared, single = self._after(trained, min(steps, left))
+        shared, single = self._after(trained, min(steps, self.useful_steps()))
         excess = self._excess(shared, single)
         return Outcome(self._floor + self._height * excess, self._chance)
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from lightning_attnbal.allocate._allocator import Allocator, Choice
-from lightning_attnbal.allocate._candidate import Candidate, spend_the_rest, still_possible
-from lightning_attnbal.allocate._forecast import CurvePrior, Forecast, Outcome
-from lightning_attnbal.allocate._frontier import frontier
-from lightning_attnbal.allocate._levels import (
-    Levels,
-    train_only,
-    trainable,
-    trained_level,
+from lightning_attnbal.allocate._candidate import (
+    Candidate,
+    plans_worth_having,
+    spend_the_rest,
+    still_possible,
 )
+from lightning_attnbal.allocate._forecast import CurvePrior, Forecast, Outcome
+from lightning_attnbal.allocate._levels import full_levels, trained_units
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
@@ -102,8 +101,10 @@ class ForecastAllocator(Allocator):
     ) -> Choice:
         forecast = self._forecast(problem, limits, progress)
         options = self._options(problem, limits, progress, forecast)
-        best = min(options, key=lambda option: option.rank)
-        chosen = self._kept(problem, limits, current, options, forecast, progress) or best
+        chosen = min(options, key=lambda option: option.rank)
+        now = self._current(problem, limits, current, options, forecast)
+        if now is not None and self._keeps(now, chosen, limits, progress):
+            chosen = now
         candidates = [option.candidate for option in options]
         first, num_steps = spend_the_rest(candidates, chosen.candidate, limits)
         is_final = False
@@ -134,30 +135,24 @@ class ForecastAllocator(Allocator):
         Raises:
             InfeasibleBudgetError: what remains buys no step of any.
         """
-        points = frontier(problem, memory=limits.memory, resolution=self.resolution)
-        plans = [point.levels[0] for point in points]
-        full = train_only(problem, trainable(problem))
-        if full not in plans and _fits(problem, full, limits):
-            plans.append(full)
+        plans = plans_worth_having(problem, limits, self.resolution)
         candidates = [Candidate.of(problem, levels, limits) for levels in plans]
         affordable = [c for c in candidates if c.cost <= limits.remaining]
         if not affordable:
-            cheapest = min(candidate.cost for candidate in candidates)
-            raise limits.infeasible(cheapest)
+            raise limits.infeasible(min(candidate.cost for candidate in candidates))
         options = [_option(problem, limits, forecast, c) for c in affordable]
-        learned = [option for option in options if _learns(problem, option, progress)]
-        return learned or options
+        fresh = progress.must_train(problem)
+        return [option for option in options if fresh <= option.trained] or options
 
-    def _kept(
+    def _current(
         self,
         problem: Problem,
         limits: Limits,
         current: Plan | None,
         options: list[_Option],
         forecast: Forecast,
-        progress: Progress,
     ) -> _Option | None:
-        """The current levels, unless they are impossible now or forecast to end clearly worse.
+        """The current levels, if they are still possible.
 
         Of the candidates that train the same units the best one: whether the rest is cached or
         frozen may always change, it switches nothing in the optimizer.
@@ -165,33 +160,23 @@ class ForecastAllocator(Allocator):
         levels = still_possible(problem, limits, current)
         if levels is None:
             return None
-        best = min(options, key=lambda option: option.rank)
         option = _option(problem, limits, forecast, Candidate.of(problem, levels, limits))
         same = [other for other in options if other.candidate.trains_like(option.candidate)]
-        option = min([option, *same], key=lambda option: option.rank)
-        if _learns(problem, best, progress) and not _learns(problem, option, progress):
-            return None
-        worse, error = option.outcome.above(best.outcome)
+        return min([option, *same], key=lambda option: option.rank)
+
+    def _keeps(self, now: _Option, best: _Option, limits: Limits, progress: Progress) -> bool:
+        """Whether the current plan stays: it learns all that is new, and is not clearly worse."""
+        if not progress.fresh & best.trained <= now.trained:
+            return False
+        worse, error = now.outcome.above(best.outcome)
         settled = min(1.0, progress.steps / (limits.epoch_steps or _EPOCH))
-        return option if worse <= self.hysteresis * settled * error else None
+        return worse <= self.hysteresis * settled * error
 
 
 def _option(problem: Problem, limits: Limits, forecast: Forecast, candidate: Candidate) -> _Option:
-    pairs = zip(problem.menus, candidate.levels, strict=True)
-    trained = frozenset(menu.unit for menu, level in pairs if level.is_trained)
+    trained = trained_units(problem, candidate.levels)
     steps = limits.steps(candidate.cost, candidate.once)
     return _Option(candidate, trained, steps, forecast(trained, steps))
-
-
-def _fits(problem: Problem, levels: Levels, limits: Limits) -> bool:
-    """Whether the plan is within the memory."""
-    return limits.memory is None or problem.evaluate(levels)[2] <= limits.memory
-
-
-def _learns(problem: Problem, option: _Option, progress: Progress) -> bool:
-    """Whether every unit that was never trained, and can be, trains."""
-    able = (problem.menus[k].unit for k in trainable(problem))
-    return all(name in option.trained for name in able if name in progress.fresh)
 
 
 def _words(problem: Problem, options: list[_Option], chosen: _Option) -> str:
@@ -205,8 +190,7 @@ def _words(problem: Problem, options: list[_Option], chosen: _Option) -> str:
 
 def _is_full(problem: Problem, option: _Option) -> bool:
     """Whether every unit trains as much as its menu allows."""
-    levels = option.candidate.levels
-    return all(levels[k] == trained_level(problem.menus[k]) for k in trainable(problem))
+    return option.candidate.levels == full_levels(problem)
 
 
 def _figure(option: _Option) -> str:

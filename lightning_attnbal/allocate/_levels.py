@@ -25,6 +25,32 @@ def trainable(problem: Problem) -> list[int]:
     return [k for k, menu in enumerate(problem.menus) if trained_level(menu) is not None]
 
 
+def full_levels(problem: Problem) -> Levels:
+    """Everything trains that can, as much as its menu allows.
+
+    Example:
+        >>> from lightning_attnbal.core import FULL, Option
+        >>> menu = (Option(level=FROZEN, cost=1), Option(level=FULL, cost=2))
+        >>> [str(level) for level in full_levels(Problem((Menu("only", menu),)))]
+        ['full']
+    """
+    return train_only(problem, trainable(problem))
+
+
+def trained_units(problem: Problem, levels: Levels) -> frozenset[str]:
+    """Names of the units that train at these levels.
+
+    Example:
+        >>> from lightning_attnbal.core import FULL, Option
+        >>> menu = (Option(level=FROZEN, cost=1), Option(level=FULL, cost=2))
+        >>> problem = Problem((Menu("low", menu), Menu("high", menu)))
+        >>> sorted(trained_units(problem, (FROZEN, FULL)))
+        ['high']
+    """
+    pairs = zip(problem.menus, levels, strict=True)
+    return frozenset(menu.unit for menu, level in pairs if level.is_trained)
+
+
 def train_only(problem: Problem, units: Collection[int], *, caches: bool = False) -> Levels:
     """The plan that trains `units` as much as their menus allow, and no other.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_attnbal.core import check_number
+from lightning_attnbal.core import Problem, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,11 @@ class Progress:
     def steps(self) -> float:
         """Optimizer steps taken."""
         return sum(segment.steps for segment in self.segments)
+
+    def must_train(self, problem: Problem) -> frozenset[str]:
+        """Names of the units that can train and were never trained: no plan is to freeze them."""
+        able = (m.unit for m in problem.menus if any(o.level.is_trained for o in m.options))
+        return self.fresh.intersection(able)
 
     def without_losses(self) -> Progress:
         """The same with the losses forgotten."""

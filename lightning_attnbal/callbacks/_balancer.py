@@ -43,6 +43,7 @@ from lightning_attnbal.core import (
     check_number,
 )
 from lightning_attnbal.measure import UnitSpec, discover_units
+from lightning_attnbal.planning import CALIBRATION_STEPS
 from lightning_attnbal.tracking import Event
 from lightning_attnbal.trainer import DepthRate, PlanRate, RateRule, Schedule, make_schedule
 
@@ -131,7 +132,7 @@ class AttentionBalancer(pl.Callback):
         lr_scaling: Literal["depth"] | RateRule | None = "depth",
         moments: Literal["keep", "drop"] = "keep",
         probes: float = 0.0,
-        calibration_steps: int = 4,
+        calibration_steps: int = CALIBRATION_STEPS,
         seed: int = 0,
         replay: str | Path | None = None,
     ) -> None:

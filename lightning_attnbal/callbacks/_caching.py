@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from lightning_attnbal.apply.cache import ActivationStore, CacheSettings, PrefixCache
 from lightning_attnbal.callbacks._account import Account
 from lightning_attnbal.core import CACHED, FROZEN, Caching, Plan, Unit, UnitLoad
+from lightning_attnbal.planning import caching_terms
 
 Forwards = Callable[[], Mapping[str, float]]
-
-_LEAST_ROOM = 0.5  # of an epoch; with less, most samples would be computed all the same
-_BYTES_PER_SECOND = 1e9  # read from memory, until it was measured
-_FEW_BYTES = 2**24  # read before a bandwidth is believed
-_WIDTHS = {"exact": 1.0, "float32": 1.0, "float16": 0.5, "bfloat16": 0.5, "int8": 0.25}
 
 
 class Caches:
@@ -165,26 +161,16 @@ class Caches:
         """
         if self.prefix is None or self.store is None or not self.epoch_batches:
             return {}
-        names = [load.unit.name for load in loads]
-        rooms = [self._room(load) for load in loads]
-        deepest = max(
-            (
-                i + 1
-                for i, room in enumerate(rooms)
-                if room >= _LEAST_ROOM and self.prefix.why_not(names[: i + 1]) is None
-            ),
-            default=0,
-        )
-        speed = self._bytes_per_second()
         flops = {load.unit.name: load.flops.forward for load in loads}
-        return {
-            load.unit.name: Caching(
-                miss=max(0.0, 1.0 - rooms[i]),
-                fill=self._fill(names[: i + 1], lambda: flops),
-                read=load.boundary_bytes / speed if is_timed else 0.0,
-            )
-            for i, load in enumerate(loads[:deepest])
-        }
+        prefix = self.prefix
+        return caching_terms(
+            loads,
+            self.store,
+            self.epoch_batches,
+            is_timed=is_timed,
+            fill=lambda names: self._fill(names, lambda: flops),
+            is_refused=lambda names: prefix.why_not(names) is not None,
+        )
 
     def _fill(self, names: Sequence[str], forwards: Forwards) -> float:
         """Batches to run through all of these units, shallower rows that are stored counted in."""
@@ -203,20 +189,6 @@ class Caches:
         pairs = zip(stored[:-1], sums[:-1], strict=True)
         spared = max((min(n, missing) * forward for n, forward in pairs), default=0.0)
         return missing - spared / sums[-1]
-
-    def _room(self, load: UnitLoad) -> float:
-        """Share of an epoch that fits into the store, cut above this unit."""
-        assert self.store is not None
-        assert self.epoch_batches is not None
-        needed = load.boundary_bytes * self.epoch_batches * _WIDTHS[self.store.dtype]
-        return min(1.0, self.store.capacity / needed) if needed else 1.0
-
-    def _bytes_per_second(self) -> float:
-        assert self.store is not None
-        stats = self.store.stats
-        if stats.bytes_read < _FEW_BYTES:
-            return _BYTES_PER_SECOND
-        return stats.bytes_read / stats.seconds_read
 
     # -- checkpoints -------------------------------------------------------------------------
 

@@ -71,7 +71,9 @@ class RunRecord:
                 **at,
             )
         )
-        self._recorder.record(ContributionMeasured(values=run.session.values(), cost=0.0, **at))
+        self._recorder.record(
+            ContributionMeasured(values=run.session.values(), cost=decision.probe_flops, **at)
+        )
         self._recorder.record(
             PlanDecided(
                 plan=decision.plan,

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_attnbal.allocate import InfeasibleMemoryError
-from lightning_attnbal.core import CACHED, FROZEN, Dimension, Level, Plan, Problem, Unit
+from lightning_attnbal.callbacks._decision import Decision
+from lightning_attnbal.core import CACHED, FROZEN, Dimension, Level, Problem, Unit
 from lightning_attnbal.tracking import Event, PlanDecided, RunStarted, read_events
 
 EPOCH_END = "epoch end"
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One decision of the earlier run.
-
-    Args:
-        plan: what was decided.
-        step: optimizer steps taken when it was; the plan holds for the steps after.
-        why: what gave occasion to decide.
-        probe_flops: what looking at frozen units had cost since the decision before.
-    """
-
-    plan: Plan
-    step: int
-    why: str
-    probe_flops: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
-        return {
-            "plan": self.plan.to_dict(),
-            "step": self.step,
-            "why": self.why,
-            "probe_flops": self.probe_flops,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Recorded:
-        """Restore what `to_dict` gave."""
-        return cls(**{**data, "plan": Plan.from_dict(data["plan"])})
 
 
 class Replay:
@@ -71,7 +40,15 @@ class Replay:
         started = events[0] if events else None
         self.dimension = started.dimension if isinstance(started, RunStarted) else None
         self._decisions = tuple(
-            Recorded(event.plan, event.step, event.why, event.probe_flops)
+            Decision(
+                plan=event.plan,
+                step=event.step,
+                epoch=event.epoch,
+                spent=event.spent,
+                remaining=event.remaining,
+                why=event.why,
+                probe_flops=event.probe_flops,
+            )
             for event in events
             if isinstance(event, PlanDecided) and event.step > 0  # calibration is no decision
         )
@@ -79,7 +56,7 @@ class Replay:
         if not self._decisions:
             raise ValueError(_expected(self.path, "it holds no plan"))
 
-    def take(self, step: int, *, at_epoch_end: bool = True) -> Recorded | None:
+    def take(self, step: int, *, at_epoch_end: bool = True) -> Decision | None:
         """The plan that is due after so many steps, if there is one; it counts as taken.
 
         Args:
@@ -154,7 +131,7 @@ class Replay:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the plans of the checkpoint."""
-        self._decisions = tuple(Recorded.from_dict(data) for data in state["decisions"])
+        self._decisions = tuple(Decision.from_dict(data) for data in state["decisions"])
         self._num_taken = int(state["num_taken"])
         found = state["dimension"]
         self.dimension = None if found is None else Dimension(found)

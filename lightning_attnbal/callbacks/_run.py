@@ -17,14 +17,13 @@ from lightning_attnbal.callbacks._replay import Replay
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
+from lightning_attnbal.planning import calibration_steps
 from lightning_attnbal.trainer import RateRule
 
-_CALIBRATION_SHARE = 0.05
 _ANYTHING = 1e300  # FLOPs
 _STEPS_TO_TRUST = 10
 _EPOCHS_UNTIL_PLANNED = 10
 _LOOK_AGAIN = 4  # times as many steps as at the last look
-_STEPS_TO_TIME = 3  # the first is slower than the rest
 
 
 @dataclass(kw_only=True)
@@ -429,9 +428,8 @@ class Run:
     def _calibration_end(self) -> int:
         """Calibration takes at most a twentieth of the budget, and at least one step."""
         step = self._step_cost()
-        affordable = _CALIBRATION_SHARE * (self.ledger.remaining + self.num_steps * step) / step
-        fewest = 1 if self.dimension is Dimension.FLOP else _STEPS_TO_TIME
-        return max(fewest, min(self.calibration_steps, math.floor(affordable)))
+        affordable = (self.ledger.remaining + self.num_steps * step) / step
+        return calibration_steps(affordable, self.dimension, self.calibration_steps)
 
     def _step_cost(self) -> float:
         """What the next optimizer step may cost; while a cache fills, all samples may be new."""
@@ -486,13 +484,13 @@ class Run:
         self.planned = float(state["planned"])
         self.once_left, self.once_per_step = map(float, state["once"])
         self.probed = float(state["probed"])
-        self.probe_flops = float(state.get("probe_flops", 0.0))
-        if self.replay is not None and state.get("replay") is not None:
+        self.probe_flops = float(state["probe_flops"])
+        if self.replay is not None and state["replay"] is not None:
             self.replay.load_state_dict(state["replay"])
         self.losses.load_state_dict(state["losses"])
         self.reached = float(state["reached"])
         self.finished = str(state["finished"])
-        self.ended_epoch = state.get("ended_epoch")
+        self.ended_epoch = state["ended_epoch"]
         self.session.needs_inputs &= self.session.step_time is None
         if self.history:
             self.session.applier.apply(self.history[-1].plan, self.session.optimizers)

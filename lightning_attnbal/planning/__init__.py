@@ -1,8 +1,19 @@
 """Before a run: what each budget would buy, and where it is forecast to end. No Trainer."""
 
+from lightning_attnbal.planning._caching import caching_terms
+from lightning_attnbal.planning._calibration import CALIBRATION_STEPS, calibration_steps
 from lightning_attnbal.planning._forecast_plans import forecast_plans
 from lightning_attnbal.planning._outlook import BudgetOutlook, PlanPoint
 from lightning_attnbal.planning._plot import plot_outlook
 from lightning_attnbal.planning._report import PlanReport
 
-__all__ = ["BudgetOutlook", "PlanPoint", "PlanReport", "forecast_plans", "plot_outlook"]
+__all__ = [
+    "CALIBRATION_STEPS",
+    "BudgetOutlook",
+    "PlanPoint",
+    "PlanReport",
+    "caching_terms",
+    "calibration_steps",
+    "forecast_plans",
+    "plot_outlook",
+]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-from lightning_attnbal.allocate import ForecastAllocator, Limits, Progress, Segment
+from lightning_attnbal.allocate import ForecastAllocator, Limits, Progress, Segment, full_levels
 from lightning_attnbal.apply import CacheSettings
 from lightning_attnbal.core import (
     CACHED,
     Budget,
     Dimension,
-    InfeasibleBudgetError,
     Level,
     Plan,
     Problem,
@@ -20,11 +18,9 @@ from lightning_attnbal.core import (
 )
 from lightning_attnbal.measure import build_problem
 from lightning_attnbal.planning._caching import caching_terms
+from lightning_attnbal.planning._calibration import calibration_steps
 from lightning_attnbal.planning._contributions import Contributions
-from lightning_attnbal.planning._outlook import BudgetOutlook, best_of, full_levels, look_at
-
-_CALIBRATION_STEPS, _CALIBRATION_SHARE = 4, 0.05  # what the balancer does by default
-_STEPS_TO_TIME = 3
+from lightning_attnbal.planning._outlook import BudgetOutlook, best_of, look_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +60,7 @@ class Case:
         full = full_levels(problem)
         full_step = problem.evaluate(full)[0]
         limit = budget.resolve(Quantity(full_step * self.full_steps, dimension))
-        calibration = _calibration(limit.amount / full_step, dimension)
+        calibration = calibration_steps(limit.amount / full_step, dimension)
         limits = Limits(
             remaining=max(0.0, limit.amount - calibration * full_step),
             max_steps=max(1, self.full_steps - calibration),
@@ -79,8 +75,10 @@ class Case:
         points, outcomes, full_fits = look_at(problem, limits, progress, self.allocator)
         best = best_of(points, outcomes)
         if best is None:
-            raise _infeasible(
-                budget, limits, min(p.plan.cost_per_step for p in points), calibration
+            cheapest = min(point.plan.cost_per_step for point in points)
+            step = "a step of the cheapest plan"
+            raise limits.infeasible(
+                cheapest, f"{step}, after {calibration} of calibration, from {budget}"
             )
         is_whole = budget.is_fraction and budget.limit.amount == 1.0 and budget.memory is None
         begin = self.allocator(problem, limits, None, progress)
@@ -99,7 +97,8 @@ class Case:
 
     def _problem(self, dimension: Dimension) -> Problem:
         is_timed = dimension is Dimension.SECOND
-        terms = caching_terms(self.loads, self.epoch_steps, self.cache, is_timed=is_timed)
+        with self.cache.open() as store:
+            terms = caching_terms(self.loads, store, self.epoch_steps, is_timed=is_timed)
         return build_problem(
             self.loads,
             self.worth.values,
@@ -110,23 +109,5 @@ class Case:
         )
 
 
-def _calibration(affordable: float, dimension: Dimension) -> int:
-    """Steps that train everything first: a twentieth of the budget at most, and at least one."""
-    fewest = 1 if dimension is Dimension.FLOP else _STEPS_TO_TIME
-    return max(fewest, min(_CALIBRATION_STEPS, math.floor(_CALIBRATION_SHARE * affordable)))
-
-
 def _whole(plan: Plan) -> Plan:
     return replace(plan, method="a budget of 100 % leaves the run as it is")
-
-
-def _infeasible(
-    budget: Budget, limits: Limits, cheapest: float, calibration: int
-) -> InfeasibleBudgetError:
-    scale = limits.cost_scale
-    return InfeasibleBudgetError(
-        limits.remaining / scale,
-        cheapest / scale,
-        limits.cost_unit,
-        plan=f"a step of the cheapest plan, after {calibration} of calibration, from {budget}",
-    )

@@ -15,11 +15,12 @@ from lightning_attnbal.allocate import (
     Progress,
     Solution,
     frontier,
+    full_levels,
+    trained_units,
 )
 from lightning_attnbal.core import (
     CACHED,
     FROZEN,
-    FULL,
     Level,
     Plan,
     Problem,
@@ -179,8 +180,7 @@ def look_at(
     found = [_point(problem, limits, forecast, s.levels[0], full_cost, s) for s in rest]
     if fits:
         found.append(_point(problem, limits, forecast, full, full_cost))
-    able = {m.unit for m in problem.menus if any(o.level.is_trained for o in m.options)}
-    fresh = able & progress.fresh
+    fresh = progress.must_train(problem)
     learns = [fresh <= set(point.plan.trained) for point, _ in found]
     points = [
         replace(point, is_open=(point.plan.num_steps or 0) >= 1 and (good or not any(learns)))
@@ -203,8 +203,7 @@ def _point(
     uncached = problem.evaluate(thawed)[0]
     steps, plain = limits.steps(cost, problem.one_off(levels)), limits.steps(uncached)
     names = [menu.unit for menu in problem.menus]
-    trained = {name for name, level in zip(names, levels, strict=True) if level.is_trained}
-    outcome = forecast(trained, max(steps, plain))
+    outcome = forecast(trained_units(problem, levels), max(steps, plain))
     plan = Plan(
         dict(zip(names, levels if steps >= plain else thawed, strict=True)),
         cost_per_step=cost if steps >= plain else uncached,
@@ -217,15 +216,6 @@ def _point(
     )
     epochs = max(steps, plain) / (limits.epoch_steps or 1)
     return PlanPoint(plan, cost / full_cost, uncached / full_cost, epochs), outcome
-
-
-def full_levels(problem: Problem) -> Levels:
-    """Everything trains that can, as much as it can."""
-    offers = ([option.level for option in menu.options] for menu in problem.menus)
-    return tuple(
-        FULL if FULL in levels else next((x for x in levels if x.is_trained), FROZEN)
-        for levels in offers
-    )
 
 
 def best_of(points: Sequence[PlanPoint], outcomes: Sequence[Outcome]) -> int | None:

@@ -142,7 +142,7 @@ class ContributionMeasured(Event):
 
     Args:
         values: unit name → estimated decrease of the loss per step.
-        cost: what the probes cost.
+        cost: FLOPs of the probes since the last ones, 0 where all was seen in training.
         task: name of the task.
 
     Example:

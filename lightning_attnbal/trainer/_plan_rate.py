@@ -29,7 +29,7 @@ class DepthRate:
 
     Args:
         power: 0 leaves the rate alone; 0.5 for independent changes, 1 for changes that add up.
-        most: largest factor, in [1, inf); 8 because higher rates were unstable for a head alone.
+        most: largest factor, in [1, inf); a bound for models of many blocks, set by hand.
 
     Raises:
         ValueError: a setting is out of range.
