@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from lightning_attnbal.cli._errors import one_line_errors
+from lightning_attnbal.cli._options import Arguments, HFClass, Shapes, Tokens
 from lightning_attnbal.cli._plan import plan_command
 from lightning_attnbal.cli._target import (
     load_model,
@@ -33,20 +34,10 @@ def profile_command(
             "'hf:bert', or a Hugging Face config.json."
         ),
     ],
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="Sizes of a float input, such as 8,3,224,224; once per input."),
-    ] = None,
-    tokens: Annotated[
-        str | None, typer.Option(help="Batch and length of token ids, such as 8,128.")
-    ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for the model's maker or configuration; repeatable."),
-    ] = None,
-    hf_class: Annotated[
-        str, typer.Option(help="Hugging Face class, such as AutoModelForSequenceClassification.")
-    ] = "AutoModel",
+    shape: Shapes = None,
+    tokens: Tokens = None,
+    arg: Arguments = None,
+    hf_class: HFClass = "AutoModel",
     seconds: Annotated[bool, typer.Option(help="Also time every unit.")] = True,
     repeats: Annotated[int, typer.Option(help="Timed rounds.", min=1)] = 3,
     optimizer: Annotated[

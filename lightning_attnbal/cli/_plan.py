@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from lightning_attnbal.cli._errors import one_line_errors
+from lightning_attnbal.cli._options import Arguments, HFClass, Shapes, Tokens
 from lightning_attnbal.cli._target import (
     find_batches,
     find_forward,
@@ -33,13 +34,8 @@ def plan_command(
         typer.Option(help="Such as 25%, 2 PFLOP or 45min; repeatable.  [default: 10 25 50 100 %]"),
     ] = None,
     memory: Annotated[str | None, typer.Option(help="Peak bytes, such as 6GiB.")] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="Sizes of a float input, such as 8,3,224,224; once per input."),
-    ] = None,
-    tokens: Annotated[
-        str | None, typer.Option(help="Batch and length of token ids, such as 8,128.")
-    ] = None,
+    shape: Shapes = None,
+    tokens: Tokens = None,
     batch: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,13 +50,8 @@ def plan_command(
             "without it the output's own `loss` counts, if it has one."
         ),
     ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for the model's maker or configuration; repeatable."),
-    ] = None,
-    hf_class: Annotated[
-        str, typer.Option(help="Hugging Face class, such as AutoModelForSequenceClassification.")
-    ] = "AutoModel",
+    arg: Arguments = None,
+    hf_class: HFClass = "AutoModel",
     optimizer: Annotated[
         str, typer.Option(help="Class in torch.optim that will take the steps.")
     ] = "AdamW",

@@ -59,7 +59,13 @@ SLOW_SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(pytest.param(s, id=name) for name, s in SETTINGS.items()),
+        *(pytest.param(s, id=name, marks=pytest.mark.slow) for name, s in SLOW_SETTINGS.items()),
+    ],
+)
 def test_replayed_run_is_equal_to_the_last_bit(tmp_path, settings):
     seed_everything(0, verbose=False)
     model = Classifier(dropout=0.1)
@@ -73,12 +79,6 @@ def test_replayed_run_is_equal_to_the_last_bit(tmp_path, settings):
     assert again.history == first.history
     assert rows_read(again) == rows_read(first)
     assert bool(sum(rows_read(first))) == ("caches=True" in str(settings))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SLOW_SETTINGS.values(), ids=SLOW_SETTINGS)
-def test_replayed_run_is_equal_under_more_settings(tmp_path, settings):
-    test_replayed_run_is_equal_to_the_last_bit(tmp_path, settings)
 
 
 def rows_read(balancer):

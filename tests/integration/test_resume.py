@@ -52,18 +52,14 @@ def steps(count: int) -> list[int]:
     return random.Random(7).sample(range(2, 31), count)
 
 
-@pytest.mark.parametrize("batch", steps(2))
+@pytest.mark.parametrize(
+    "batch", [*steps(2), *(pytest.param(n, marks=pytest.mark.slow) for n in steps(7)[2:])]
+)
 def test_killed_once(tmp_path, uninterrupted, batch):
     assert run(tmp_path, batch) == -signal.SIGKILL
     run(tmp_path)
     check_equal(tmp_path, uninterrupted)
     assert decided(tmp_path) == decided(uninterrupted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", steps(7)[2:])
-def test_killed_at_more_places(tmp_path, uninterrupted, batch):
-    test_killed_once(tmp_path, uninterrupted, batch)
 
 
 @pytest.mark.slow

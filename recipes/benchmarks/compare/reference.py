@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections import Counter
@@ -12,8 +11,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 from lightning_attnbal.measure import flop_counter
+from recipes.benchmarks.compare._step_costs import batch_shapes
 from recipes.benchmarks.compare.tasks import Task
 
 _SEED = 0
@@ -50,7 +51,7 @@ def count_full(task: Task, is_dev: bool) -> float:
     batches: dict[Hashable, Any] = {}
     counts: Counter[Hashable] = Counter()
     for batch in data.train_dataloader():
-        shape = _shape(batch)
+        shape = batch_shapes(batch)
         batches.setdefault(shape, batch)
         counts[shape] += 1
     epoch = sum(count_step(module, batches[shape]) * n for shape, n in counts.items())
@@ -61,8 +62,8 @@ def count_step(module: pl.LightningModule, batch: Any) -> float:
     """FLOPs of forward and backward on one batch."""
     module.log = _silent  # type: ignore[method-assign,assignment]  # there is no Trainer
     with flop_counter() as counter, torch.random.fork_rng():
-        num_arguments = len(inspect.signature(module.training_step).parameters)
-        loss = module.training_step(*(batch, 0)[:num_arguments])
+        takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        loss = module.training_step(batch, *((0,) if takes_index else ()))
         assert isinstance(loss, torch.Tensor)
         loss.backward()
     for parameter in module.parameters():
@@ -72,8 +73,3 @@ def count_step(module: pl.LightningModule, batch: Any) -> float:
 
 def _silent(*_: Any, **__: Any) -> None:
     """Log nothing."""
-
-
-def _shape(batch: Any) -> Hashable:
-    values = batch.values() if isinstance(batch, dict) else batch
-    return tuple(tuple(value.shape) for value in values)

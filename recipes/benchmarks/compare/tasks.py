@@ -112,7 +112,7 @@ class Reviews(TextTask):
         """Split by item; with `is_dev` the validation rows stand in for the test rows."""
         sizes = (self.num_train, self.num_dev, self.num_test)
         data = self._batches(seed, sizes)
-        return _Dev(data) if is_dev else data
+        return on_validation_rows(data) if is_dev else data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +154,7 @@ class Fashion(Task):
             **options,
         )
         data.setup("fit")
-        if is_dev:
-            data.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
-        return data
+        return on_validation_rows(data) if is_dev else data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,13 +174,10 @@ class FashionFromScratch(Fashion):
         return ImageClassifier(small_vit(self.size, 7, 128, 6, 4, 10), 10, lr=lr)
 
 
-class _Dev(ReviewsData):
-    """The same, tested on the validation rows."""
-
-    def __init__(self, data: ReviewsData) -> None:
-        pl.LightningDataModule.__init__(self)
-        self.__dict__.update(data.__dict__)
-        self.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
+def on_validation_rows(data: pl.LightningDataModule) -> pl.LightningDataModule:
+    """The same data, tested on its validation rows."""
+    data.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
+    return data
 
 
 def banking_corpus() -> Corpus:
