@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from lightning_attnbal.allocate import Allocator, ForecastAllocator
 from lightning_attnbal.apply.cache import CacheSettings
-from lightning_attnbal.callbacks._decision import Decision, changes, explain
+from lightning_attnbal.callbacks._arguments import check_levels, check_rule, instance
+from lightning_attnbal.callbacks._decision import Decision, changes
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._pace import Pace, make_pace
 from lightning_attnbal.callbacks._probes import Probes
@@ -30,28 +31,24 @@ from lightning_attnbal.callbacks._replay import EPOCH_END, Replay
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._timing import StepClock
+from lightning_attnbal.callbacks._view import RunView
 from lightning_attnbal.core import (
     Budget,
     Dimension,
     Level,
-    LevelKind,
-    Plan,
     Quantity,
-    Unit,
     check_choice,
     check_integer,
     check_number,
 )
 from lightning_attnbal.measure import UnitSpec, discover_units
 from lightning_attnbal.planning import CALIBRATION_STEPS
-from lightning_attnbal.tracking import Event
-from lightning_attnbal.trainer import DepthRate, PlanRate, RateRule, Schedule, make_schedule
+from lightning_attnbal.trainer import PlanRate, RateRule, Schedule, make_schedule
 
 _STATE_VERSION = 3
-T = TypeVar("T")
 
 
-class AttentionBalancer(pl.Callback):
+class AttentionBalancer(RunView):
     """Trains within a budget: measures what each unit costs and is worth, re-decides who trains.
 
     The first `calibration_steps` optimizer steps train everything and are charged; then, and at the
@@ -138,14 +135,14 @@ class AttentionBalancer(pl.Callback):
     ) -> None:
         self.budget = Budget.parse(budget, memory)
         self._unit_spec = units
-        self.allocator = _instance("allocator", allocator, Allocator, ForecastAllocator)
-        self.levels = _check_levels(levels)
-        self.cache = _instance("cache", cache, CacheSettings, CacheSettings)
+        self.allocator = instance("allocator", allocator, Allocator, ForecastAllocator)
+        self.levels = check_levels(levels)
+        self.cache = instance("cache", cache, CacheSettings, CacheSettings)
         self.warmup = check_number("warmup", warmup, low=0, high=1, high_open=True)
         self.lr_schedule = lr_schedule
         if lr_schedule is not None and lr_schedule != "auto":
             make_schedule(lr_schedule, warmup)
-        self.lr_scaling = _check_rule(lr_scaling)
+        self.lr_scaling = check_rule(lr_scaling)
         check_choice("moments", moments, ("keep", "drop"))
         self.moments: Literal["keep", "drop"] = moments
         self.probes = check_number("probes", probes, low=0, high=1, high_open=True)
@@ -168,63 +165,6 @@ class AttentionBalancer(pl.Callback):
         self._record: RunRecord | None = None
         self._restored: Mapping[str, Any] | None = None
         self._global_step = 0
-
-    # -- what users read ---------------------------------------------------------------------
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """What gets a level, forward order; empty before the fit."""
-        return () if self._run is None else self._run.session.units
-
-    @property
-    def plan(self) -> Plan | None:
-        """The plan in force, or the last one; None before the first decision."""
-        return self.history[-1].plan if self.history else None
-
-    @property
-    def history(self) -> tuple[Decision, ...]:
-        """Every decision of this fit, in order."""
-        return () if self._run is None else tuple(self._run.history)
-
-    @property
-    def reference(self) -> Quantity | None:
-        """Cost of the full run in the budget's dimension; None until measured or without an end."""
-        return self._ledger.reference
-
-    @property
-    def limit(self) -> Quantity | None:
-        """The budget in FLOPs or seconds; None until a share can be resolved."""
-        return self._ledger.limit
-
-    @property
-    def spent(self) -> Quantity:
-        """What the fit has spent, in the budget's dimension."""
-        return self._ledger.spent
-
-    @property
-    def flops(self) -> Quantity:
-        """FLOPs of all training steps so far, whatever the budget counts."""
-        return Quantity(self._ledger.flops, Dimension.FLOP)
-
-    @property
-    def seconds(self) -> Quantity:
-        """Wall-clock time of the fit so far, whatever the budget counts."""
-        return Quantity(self._ledger.seconds, Dimension.SECOND)
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """The event stream so far, as written to `attnbal.jsonl`."""
-        return () if self._record is None else self._record.events
-
-    def explain(self) -> str:
-        """Budget and spending, every decision with what it changed, each change with its reason."""
-        return explain(self._ledger, self.history, "" if self._run is None else self._run.finished)
-
-    @property
-    def _ledger(self) -> Ledger:
-        return (
-            Ledger(budget=self.budget, full_batches=None) if self._run is None else self._run.ledger
-        )
 
     # -- set-up ------------------------------------------------------------------------------
 
@@ -489,44 +429,9 @@ def _log_every(trainer: pl.Trainer) -> int:
     return max(1, int(getattr(trainer, "log_every_n_steps", 1)))
 
 
-def _instance(name: str, value: T | None, kind: type, default: Callable[[], T]) -> T:
-    """The value, or the default one for None."""
-    if value is None:
-        return default()
-    if not isinstance(value, kind):
-        msg = f"Expected `{name}` to be of type {kind.__name__}, but got {value!r}."
-        raise TypeError(msg)
-    return value
-
-
 def _loss(outputs: Any, batches_per_step: int) -> Tensor | None:
     """The loss of a batch, where `training_step` returned one; Lightning hands on its share."""
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         return None
     return loss * batches_per_step
-
-
-def _check_rule(rule: Literal["depth"] | RateRule | None) -> RateRule | None:
-    """The rule behind a name."""
-    if rule is None or (callable(rule) and not isinstance(rule, str)):
-        return rule
-    check_choice("lr_scaling", rule, ("depth",))
-    return DepthRate()
-
-
-def _check_levels(levels: Sequence[str | Level]) -> tuple[Level, ...]:
-    """Read the levels a unit may get; one must train."""
-    if isinstance(levels, str | Level):
-        msg = f"Expected `levels` to be a sequence of levels, but got {levels!r}."
-        raise TypeError(msg)
-    parsed = tuple(dict.fromkeys(Level.parse(level) for level in levels))
-    for level in parsed:
-        if level.kind is LevelKind.LORA:
-            msg = f"Expected `levels` among cached, frozen, detached, local, full; got {level}."
-            raise ValueError(msg)
-    if not any(level.is_trained for level in parsed):
-        names = ", ".join(map(str, parsed)) or "none"
-        msg = f"Expected `levels` to include one that trains (full or local), but got {names}."
-        raise ValueError(msg)
-    return parsed
