@@ -95,7 +95,11 @@ def run(job: Job) -> dict[str, Any]:
     clock = CpuClock()
     with tempfile.TemporaryDirectory() as folder:
         fit = trainer(
-            [clock, *attached.callbacks], Path(folder), max_epochs=-1, limit_val_batches=0
+            [clock, *attached.callbacks],
+            Path(folder),
+            max_epochs=-1,
+            limit_val_batches=0,
+            precision=task.precision,
         )
         fit.fit(module, datamodule=data)
         scores = fit.test(module, datamodule=data, verbose=False)[0]

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -36,12 +36,14 @@ class Task(ABC):
         name: of the task.
         epochs: length of the full run, in [1, inf).
         base_lr: middle of the grid of learning rates for full training, in (0, inf).
+        precision: of the Trainer; the same for all arms.
         revision: counted up when it changes, so that finished runs are run again.
     """
 
     name: str
     epochs: int
     base_lr: float
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     revision: int = 1
 
     @abstractmethod
@@ -222,8 +224,24 @@ def split_by_source(
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Banking(name="banking77", epochs=3, base_lr=8e-4, num_train=10_003, num_test=3_080),
-        Reviews(name="reviews", epochs=3, base_lr=4e-4, num_train=6_000, num_test=4_000),
+        Banking(
+            name="banking77",
+            epochs=3,
+            base_lr=8e-4,
+            num_train=10_003,
+            num_test=3_080,
+            precision="bf16-mixed",
+            revision=2,
+        ),
+        Reviews(
+            name="reviews",
+            epochs=3,
+            base_lr=4e-4,
+            num_train=6_000,
+            num_test=4_000,
+            precision="bf16-mixed",
+            revision=2,
+        ),
         Fashion(name="fashion", epochs=4, base_lr=1e-3, num_train=5_000, num_test=10_000),
         FashionFromScratch(
             name="fashion-scratch",
