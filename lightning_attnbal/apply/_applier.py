@@ -115,12 +115,20 @@ class PlanApplier:
         found = self._find_branches()[unit]
         return found if isinstance(found, str) else None
 
-    def apply(self, plan: Plan, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+    def apply(
+        self,
+        plan: Plan,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        *,
+        keeps_gradients: bool = False,
+    ) -> None:
         """Set every unit to its level in `plan`; applying a plan twice is applying it once.
 
         Args:
             plan: a level for each unit.
             optimizers: those that hold the parameters; needed only to drop moments.
+            keeps_gradients: whether gradients that wait for the optimizer's step stay: those of
+                another task's batches that the same step accumulates.
 
         Raises:
             ValueError: `plan` names an unknown unit, lacks one, or trains nothing.
@@ -135,7 +143,7 @@ class PlanApplier:
                 for parameter in parameters:
                     parameter.requires_grad_(True)
             else:
-                self._freeze(parameters, optimizers)
+                self._freeze(parameters, optimizers, keeps_gradients=keeps_gradients)
         fixed = [name for name in plan if not plan[name].is_trained]
         still = {module for name in fixed for module in self._stochastic[name]}
         self._restore_modes(self._still - still)
@@ -247,14 +255,19 @@ class PlanApplier:
         return self._branches
 
     def _freeze(
-        self, parameters: Iterable[nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]
+        self,
+        parameters: Iterable[nn.Parameter],
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        keeps_gradients: bool,
     ) -> None:
         for parameter in parameters:
             if parameter.requires_grad and self._drops_moments:
                 for optimizer in optimizers:
                     optimizer.state.pop(parameter, None)
             parameter.requires_grad_(False)
-            parameter.grad = None  # with a stale or zero one, momentum and decay still move it
+            if not keeps_gradients:
+                parameter.grad = None  # with a stale or zero one, momentum and decay still move it
 
     def _set_cuts(self, names: frozenset[str]) -> None:
         if names == self._cut:

@@ -250,7 +250,7 @@ class AttentionBalancer(RunView):
             if repeated is not None and self._pace is not None:
                 self._announce(repeated)
                 self._pace.advance(self._run.progress, self._run.step_share)
-            self._run.session.begin_batch(batch)
+            self._run.begin_batch(batch)
 
     @override
     def on_before_backward(
@@ -271,7 +271,7 @@ class AttentionBalancer(RunView):
         if self._run is None or self._rate is None:
             return
         self._rate.begin(self._run.lr_factor)
-        self._run.session.before_step(is_sampled=self._run.is_sampled)
+        self._run.before_step()
 
     @override
     def on_train_batch_end(

@@ -51,10 +51,12 @@ class Decision:
 
 
 def changes(history: Sequence[Decision]) -> tuple[Change, ...]:
-    """What the last decision changed."""
+    """What the last decision changed, for its task."""
     if not history:
         return ()
-    return history[-1].plan.diff(history[-2].plan if len(history) > 1 else None)
+    last = history[-1].plan
+    before = (d.plan for d in reversed(history[:-1]) if d.plan.task == last.task)
+    return last.diff(next(before, None))
 
 
 def explain(ledger: Ledger, history: Sequence[Decision], finished: str) -> str:
@@ -67,14 +69,16 @@ def explain(ledger: Ledger, history: Sequence[Decision], finished: str) -> str:
             f"Spent {ledger.spent} of {ledger.limit} ({ledger.spent / ledger.limit:.1%}), "
             f"{ledger.batches} batches in {ledger.seconds:.0f} s."
         )
-    previous: Plan | None = None
+    previous: dict[str, Plan] = {}
+    is_one = len({decision.plan.task for decision in history}) < 2
     for decision in history:
-        lines.append(f"Step {decision.step} (epoch {decision.epoch}), {decision.why}:")
-        changed = decision.plan.diff(previous)
+        whose = "" if is_one else f", task {decision.plan.task}"
+        lines.append(f"Step {decision.step} (epoch {decision.epoch}){whose}, {decision.why}:")
+        changed = decision.plan.diff(previous.get(decision.plan.task))
         lines.extend(f"  {change}" for change in changed)
         if not changed:
             lines.append(f"  unchanged: {decision.plan}")
-        previous = decision.plan
+        previous[decision.plan.task] = decision.plan
     if finished:
         lines.append(f"Ended: {finished}.")
     return "\n".join(lines)

@@ -160,6 +160,18 @@ class Run:
         every = 50 if self.steps_per_epoch is None else self.steps_per_epoch
         return self.is_calibrating or self.num_steps % max(1, every // self.samples_per_epoch) == 0
 
+    def begin_batch(self, batch: Any) -> None:
+        """A batch starts."""
+        self.session.begin_batch(batch)
+
+    def before_step(self) -> None:
+        """Call right before an optimizer step, gradients there."""
+        self.session.before_step(is_sampled=self.is_sampled)
+
+    def after_step(self) -> None:
+        """Call after a sampled optimizer step, gradients still there."""
+        self.session.after_step()
+
     def end_forward(self, loss: Tensor | None = None) -> None:
         """The forward pass of a batch is over; before the first weight moves, check the budget."""
         self.session.end_forward(loss)
@@ -175,13 +187,13 @@ class Run:
         was = self.session.caches.is_reading
         flops, full = self.session.end_batch()
         self._change_pace(was_reading=was)
-        self.ledger.charge(flops=flops, full_flops=full)
+        self._charge(flops, full)
         self.ledger.seconds = self.clock.lap()
         self.reached = self.progress
         if not stepped:
             return None
         if self.is_sampled:
-            self.session.after_step()
+            self.after_step()
         self.num_steps += 1
         self.planned += self._step_cost() if self.is_calibrating else self._planned_step()
         if self.plan_steps_left is not None:
@@ -197,10 +209,14 @@ class Run:
         self._see_what_is_left()
         return decision
 
+    def _charge(self, flops: float, full_flops: float) -> None:
+        """Book what a batch cost, and would have cost with everything trained."""
+        self.ledger.charge(flops=flops, full_flops=full_flops)
+
     def _occasion(self) -> str:
         """Why it is time to decide after an optimizer step; empty if it is not."""
         if self.is_calibrating:
-            return "calibrated" if self.num_steps >= self._calibration_end() else ""
+            return "calibrated" if self._is_calibrated() else ""
         if why := self.session.caches.why_refused(self.session.plan):
             return f"not cached after all: {why}"
         is_due = self.plan_steps_left == 0 and not self.history[-1].plan.is_final
@@ -393,9 +409,15 @@ class Run:
 
     def _solve(self, ledger: Ledger) -> Plan:
         """Ask the allocator for a plan for the rest of the run."""
+        problem = self.session.problem(self.dimension, self.batches_per_step)
+        progress = self.losses.progress(self.session.fresh)
+        return self.allocator(problem, self._limits(ledger), self.session.plan, progress)
+
+    def _limits(self, ledger: Ledger) -> Limits:
+        """What is left for the rest of the run."""
         left = ledger.user_batches_left
         memory = ledger.budget.memory
-        limits = Limits(
+        return Limits(
             remaining=ledger.remaining,
             max_steps=None if left is None else max(1, math.ceil(left / self.batches_per_step)),
             epoch_steps=self.steps_per_epoch,
@@ -403,9 +425,6 @@ class Run:
             cost_unit="GFLOP" if self.dimension is Dimension.FLOP else "s",
             cost_scale=1e9 if self.dimension is Dimension.FLOP else 1.0,
         )
-        problem = self.session.problem(self.dimension, self.batches_per_step)
-        progress = self.losses.progress(self.session.fresh)
-        return self.allocator(problem, limits, self.session.plan, progress)
 
     def _fit_seconds(self) -> None:
         """Bring the step-time model up to date with what steps took under the plan in force."""
@@ -424,6 +443,10 @@ class Run:
         paid = min(self.once_left, self.once_per_step)
         self.once_left -= paid
         return self.history[-1].plan.cost_per_step + paid
+
+    def _is_calibrated(self) -> bool:
+        """Whether enough was seen for a first decision."""
+        return self.num_steps >= self._calibration_end()
 
     def _calibration_end(self) -> int:
         """Calibration takes at most a twentieth of the budget, and at least one step."""
@@ -493,5 +516,5 @@ class Run:
         self.ended_epoch = state["ended_epoch"]
         self.session.needs_inputs &= self.session.step_time is None
         if self.history:
-            self.session.applier.apply(self.history[-1].plan, self.session.optimizers)
+            self.session.resume(self.history[-1].plan)
         self._see_what_is_left()

@@ -55,9 +55,12 @@ class Session:
         moments: what happens to the optimizer moments of a unit that gets frozen.
         cache: how a frozen prefix may be cached; None: it may not.
         is_timed: whether the budget is a time.
+        beside: session of another task on the same model, whose applier and caches this one uses.
 
     Attributes:
+        plan: what the model does in this session's batches; None before the first plan.
         needs_inputs: whether the inputs of one batch are to be kept, for `fit_seconds`.
+        estimates: unit name → contribution, as measured so far.
 
     Raises:
         UnsupportedModelError: no parameter of the model is trainable.
@@ -73,6 +76,7 @@ class Session:
         cache: CacheSettings | None = None,
         *,
         is_timed: bool = False,
+        beside: Session | None = None,
     ) -> None:
         self.model = model
         self.units = tuple(units)
@@ -91,12 +95,16 @@ class Session:
             )
             raise UnsupportedModelError(msg)
         self._order(self.units)
-        wants_cache = cache is not None and CACHED in self.levels
-        settings = cache if wants_cache else None
-        self.caches = Caches(model, self.units, settings, is_timed=is_timed)
-        prefix_cache = self.caches.prefix
-        self.applier = PlanApplier(model, self.units, moments=moments, cache=prefix_cache)
+        if beside is None:
+            settings = cache if CACHED in self.levels else None
+            self.caches = Caches(model, self.units, settings, is_timed=is_timed)
+            prefix_cache = self.caches.prefix
+            self.applier = PlanApplier(model, self.units, moments=moments, cache=prefix_cache)
+        else:
+            self.caches, self.applier = beside.caches, beside.applier
+        self.plan: Plan | None = None
         self.meter = CrossBatchMeter(model, self.units)
+        self.estimates: Callable[[], Mapping[str, float]] = self._metered
         self.fresh = fresh_units(model, self.units)
         self.shapes = ShapeCosts()
         self._memo: dict[Any, Any] = {}
@@ -109,11 +117,6 @@ class Session:
         self._kept: Trace | None = None
         self.step_time: StepTimeModel | None = None
         self._observed: dict[Plan, float] = {}
-
-    @property
-    def plan(self) -> Plan | None:
-        """What the model does now; None before the first plan."""
-        return self.applier.current
 
     def _order(self, units: Sequence[Unit]) -> None:
         """Take the units in this order, and with it the plan that trains all that may train."""
@@ -224,7 +227,7 @@ class Session:
         found since, or scaled by how far the estimates of the units that kept training have
         fallen. A unit of which nothing is known counts as the mean of the others.
         """
-        now = {name: max(0.0, c.mean) for name, c in self.meter.compute().items()}
+        now = {name: max(0.0, value) for name, value in self.estimates().items()}
         for name, value in now.items():
             self._first_values.setdefault(name, value)
         trained = set(self.plan.trained) if self.plan is not None else set(now)
@@ -238,6 +241,9 @@ class Session:
         return {
             u.name: aged.get(u.name, unknown if self.trainable[u.name] else 0.0) for u in self.units
         }
+
+    def _metered(self) -> dict[str, float]:
+        return {name: estimate.mean for name, estimate in self.meter.compute().items()}
 
     def probe_cost(self, batch: Any) -> float:
         """FLOPs of a probe with this batch, at most; NaN if its shape was never counted."""
@@ -281,7 +287,13 @@ class Session:
     def apply(self, plan: Plan) -> None:
         """Make the model do what `plan` says."""
         self.applier.apply(plan, self.optimizers)
+        self.plan = plan
         self.caches.apply(plan)
+
+    def resume(self, plan: Plan) -> None:
+        """Make the model do what `plan` says, which it did before; nothing is booked."""
+        self.applier.apply(plan, self.optimizers)
+        self.plan = plan
 
     def close(self) -> None:
         """Leave the model as it was found; safe to call twice."""
@@ -289,6 +301,7 @@ class Session:
             self._tracer.stop()
             self._tracer = None
         self.applier.undo()
+        self.plan = None
         self.caches.close()
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,6 +35,27 @@ class StepClock:
         self._expected = math.nan
         self._validation_began = math.nan
         self.seconds_per_validation = 0.0
+        self._task = ""
+        self._others: dict[str, tuple[deque[float], float]] = {}
+
+    def turn_to(self, task: str) -> None:
+        """The batches from now on are this task's; each task has laps of its own.
+
+        Example:
+            >>> clock = StepClock(now=iter([0.0, 1.0, 9.0]).__next__)
+            >>> clock.start()
+            >>> for task in ("short", "long"):
+            ...     clock.turn_to(task)
+            ...     _ = clock.lap()
+            >>> clock.turn_to("short")
+            >>> clock.seconds_per_batch
+            1.0
+        """
+        if task != self._task:
+            self._others[self._task] = self._laps, self._expected
+            new: tuple[deque[float], float] = deque(maxlen=_LAPS_KEPT), math.nan
+            self._laps, self._expected = self._others.pop(task, new)
+            self._task = task
 
     def start(self, spent: float = 0.0) -> None:
         """Start counting, with `spent` seconds already on the clock."""
@@ -87,6 +108,8 @@ class StepClock:
             "laps": list(self._laps),
             "expected": self._expected,
             "seconds_per_validation": self.seconds_per_validation,
+            "task": self._task,
+            "others": {task: (list(laps), t) for task, (laps, t) in self._others.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -94,3 +117,8 @@ class StepClock:
         self._laps = deque(state["laps"], maxlen=_LAPS_KEPT)
         self._expected = float(state["expected"])
         self.seconds_per_validation = float(state["seconds_per_validation"])
+        self._task = state["task"]
+        self._others = {
+            task: (deque(laps, maxlen=_LAPS_KEPT), float(expected))
+            for task, (laps, expected) in state["others"].items()
+        }
