@@ -18,6 +18,7 @@ from lightning_attnbal.apply import ActivationStore, FixedViews, PlanApplier, Pr
 from lightning_attnbal.core import Unit
 from lightning_attnbal.measure import (
     ActivationChangeMeter,
+    AttentionMeter,
     CrossBatchMeter,
     FisherMeter,
     GradientNormMeter,
@@ -39,6 +40,7 @@ ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
 
 METERS: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
     ActivationChangeMeter: lambda model, units: ActivationChangeMeter(units),
+    AttentionMeter: lambda model, units: AttentionMeter(model),
     CrossBatchMeter: CrossBatchMeter,
     FisherMeter: FisherMeter,
     GradientNormMeter: GradientNormMeter,

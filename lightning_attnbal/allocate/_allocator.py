@@ -11,7 +11,7 @@ from lightning_attnbal.allocate._levels import Levels
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.allocate._solve import solve_lagrangian
-from lightning_attnbal.core import Plan, Problem
+from lightning_attnbal.core import Alternative, Plan, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class Choice:
         num_steps: steps after which to decide again, None for as many as there are.
         is_final: whether the run is to end after those steps, with budget left.
         forecast: mean and standard deviation of the loss at the run's end, if there is one.
+        alternatives: what it was chosen from, cheapest first, for those who want to see it.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL
@@ -40,6 +41,7 @@ class Choice:
     num_steps: int | None = None
     is_final: bool = False
     forecast: tuple[float, float] | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class Allocator(ABC):
@@ -107,6 +109,7 @@ class Allocator(ABC):
             task=problem.task,
             is_final=choice.is_final,
             forecast=choice.forecast,
+            alternatives=choice.alternatives,
         )
 
     @abstractmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from lightning_attnbal.allocate._allocator import Allocator, Choice
+from lightning_attnbal.allocate._alternatives import few_of, in_words
 from lightning_attnbal.allocate._candidate import (
     Candidate,
     plans_worth_having,
@@ -19,6 +20,7 @@ from lightning_attnbal.allocate._levels import full_levels, trained_units
 from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import (
+    Alternative,
     Plan,
     Problem,
     check_integer,
@@ -121,6 +123,7 @@ class ForecastAllocator(Allocator):
             num_steps=num_steps,
             is_final=is_final,
             forecast=(chosen.outcome.mean, chosen.outcome.std),
+            alternatives=_alternatives(problem, options, chosen),
         )
 
     def _forecast(self, problem: Problem, limits: Limits, progress: Progress) -> Forecast:
@@ -177,6 +180,27 @@ def _option(problem: Problem, limits: Limits, forecast: Forecast, candidate: Can
     trained = trained_units(problem, candidate.levels)
     steps = limits.steps(candidate.cost, candidate.once)
     return _Option(candidate, trained, steps, forecast(trained, steps))
+
+
+def _alternatives(
+    problem: Problem, options: list[_Option], chosen: _Option
+) -> tuple[Alternative, ...]:
+    """All that was compared; the plan in force need not be on the frontier."""
+    is_among = any(option is chosen for option in options)
+    compared = options if is_among else [*options, chosen]
+    ordered = sorted(compared, key=lambda option: option.candidate.cost)
+    return tuple(
+        Alternative(
+            in_words(problem, option.candidate.levels),
+            cost=option.candidate.cost,
+            value=option.candidate.value,
+            steps=option.steps,
+            loss=option.outcome.mean,
+            error=option.outcome.std,
+            is_chosen=option is chosen,
+        )
+        for option in few_of(ordered, chosen)
+    )
 
 
 def _words(problem: Problem, options: list[_Option], chosen: _Option) -> str:

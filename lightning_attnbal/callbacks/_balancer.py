@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -17,35 +15,54 @@ from typing_extensions import override
 from lightning_attnbal.allocate import Allocator, ForecastAllocator
 from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._arguments import check_levels, check_rule, instance
-from lightning_attnbal.callbacks._decision import Decision, changes
-from lightning_attnbal.callbacks._ledger import Ledger
+from lightning_attnbal.callbacks._decision import Decision
+from lightning_attnbal.callbacks._making import RunMaker
 from lightning_attnbal.callbacks._pace import Pace, make_pace
 from lightning_attnbal.callbacks._probes import Probes
 from lightning_attnbal.callbacks._recording import RunRecord
 from lightning_attnbal.callbacks._refuse import (
     full_run_batches,
     refuse_endless_share,
+    refuse_no_tasks,
     refuse_unsupported,
 )
 from lightning_attnbal.callbacks._replay import EPOCH_END, Replay
 from lightning_attnbal.callbacks._run import Run
-from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._stopwatch import (
+    ACTIVATION,
+    DATA,
+    FORWARD,
+    OPTIMIZER,
+    OTHER,
+    PROBES,
+    VALIDATION,
+    Stopwatch,
+    timed,
+)
+from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.callbacks._view import RunView
+from lightning_attnbal.callbacks._watch import Watch
 from lightning_attnbal.core import (
     Budget,
-    Dimension,
     Level,
     Quantity,
     check_choice,
     check_integer,
     check_number,
 )
-from lightning_attnbal.measure import UnitSpec, discover_units
+from lightning_attnbal.measure import UnitSpec
 from lightning_attnbal.planning import CALIBRATION_STEPS
-from lightning_attnbal.trainer import PlanRate, RateRule, Schedule, make_schedule
+from lightning_attnbal.trainer import (
+    PlanRate,
+    RateRule,
+    Schedule,
+    TaskData,
+    make_schedule,
+    serve_tasks,
+)
 
-_STATE_VERSION = 3
+_STATE_VERSION = 4
 
 
 class AttentionBalancer(RunView):
@@ -98,6 +115,10 @@ class AttentionBalancer(RunView):
             given; after the last recorded plan that one stays. Where a prefix cannot be cached
             here, it is frozen instead, and recorded so. A resumed run goes on with the plans in its
             checkpoint.
+        tasks: where the training data is a dict of one DataLoader per task: each step serves one
+            of them, `training_step` gets `{task: batch}`, and shares of the steps are decided along
+            with each task's plan. None leaves the data alone: a dict of loaders then gives every
+            step a batch of each, as Lightning has it.
 
     Raises:
         FileNotFoundError: there is no file to replay.
@@ -132,9 +153,9 @@ class AttentionBalancer(RunView):
         calibration_steps: int = CALIBRATION_STEPS,
         seed: int = 0,
         replay: str | Path | None = None,
+        tasks: TaskSettings | None = None,
     ) -> None:
         self.budget = Budget.parse(budget, memory)
-        self._unit_spec = units
         self.allocator = instance("allocator", allocator, Allocator, ForecastAllocator)
         self.levels = check_levels(levels)
         self.cache = instance("cache", cache, CacheSettings, CacheSettings)
@@ -152,17 +173,36 @@ class AttentionBalancer(RunView):
             msg = "Expected one of `allocator` and `replay`, but got both: who decides?"
             raise ValueError(msg)
         self.replay = None if replay is None else Path(replay)
+        if tasks is not None and replay is not None:
+            msg = "Expected one of `tasks` and `replay`, but got both: shares cannot be repeated."
+            raise ValueError(msg)
+        self.tasks = None if tasks is None else instance("tasks", tasks, TaskSettings, TaskSettings)
         self._replay = None if replay is None else Replay(replay)
+        self._maker = RunMaker(
+            budget=self.budget,
+            units=units,
+            allocator=self.allocator,
+            levels=self.levels,
+            cache=self.cache,
+            moments=self.moments,
+            lr_scaling=self.lr_scaling,
+            calibration_steps=self.calibration_steps,
+            replay=self._replay,
+            tasks=self.tasks,
+        )
         self._reset()
 
     def _reset(self) -> None:
         """Forget the last fit."""
         self._clock = StepClock()
+        self._stopwatch = Stopwatch()
         self._run: Run | None = None
         self._pace: Pace | None = None
         self._rate: PlanRate | None = None
         self._probes = Probes(self.probes if self._replay is None else 0.0)
         self._record: RunRecord | None = None
+        self._watch: Watch | None = None
+        self._serving: TaskData | None = None
         self._restored: Mapping[str, Any] | None = None
         self._global_step = 0
 
@@ -174,54 +214,44 @@ class AttentionBalancer(RunView):
             self._reset()
             if not _is_trial(trainer):
                 refuse_unsupported(trainer, pl_module, AttentionBalancer)
+                if self.tasks is not None:
+                    num_batches, seed = self.tasks.epoch_batches, self.seed
+                    self._serving = serve_tasks(trainer, num_batches=num_batches, seed=seed)
                 self._clock.start()
+                self._stopwatch.start()
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _is_trial(trainer):
             return
-        units = discover_units(pl_module, self._unit_spec)
-        replay = copy.copy(self._replay)
-        if replay is not None:
-            replay.refuse_other_run(units, self.levels)
-        may_cache = not self._ledger.is_unrestricted or (replay is not None and replay.caches)
-        self._run = Run(
-            ledger=Ledger(budget=self.budget, full_batches=None),
-            session=Session(
-                pl_module,
-                units,
-                trainer.optimizers,
-                self.levels,
-                self.moments,
-                self.cache if may_cache else None,
-                is_timed=self.budget.dimension is Dimension.SECOND,
-            ),
-            clock=self._clock,
-            allocator=self.allocator,
-            replay=replay,
-            rate_rule=self.lr_scaling,
-            calibration_steps=self.calibration_steps,
-            batches_per_step=trainer.accumulate_grad_batches,
-        )
+        if self.tasks is None:
+            self._run = self._maker.make(trainer, pl_module, self._clock)
         self._rate = PlanRate(trainer.optimizers)
 
     @override
+    @timed(OTHER)
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is None:
+        if _is_trial(trainer):
             return
+        if self._serving is not None:  # which tasks there are is known from the loaders
+            loader = self._serving.loader
+            refuse_no_tasks(loader)
+            self._run = self._maker.make(trainer, pl_module, self._clock, loader)
+        assert self._run is not None
         run = self._run
         run.ledger.full_batches = full_run_batches(trainer)
         refuse_endless_share(self.budget, run.ledger.full_batches)
         if math.isfinite(trainer.num_training_batches):
-            run.session.caches.epoch_batches = int(trainer.num_training_batches)
-            run.begin_epochs(math.ceil(trainer.num_training_batches / run.batches_per_step))
+            run.begin_epochs(int(trainer.num_training_batches))
         self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
         self._record = RunRecord(Path(trainer.log_dir or trainer.default_root_dir))
+        self._watch = Watch(trainer, run, self._record, self._stopwatch)
         if self._restored is not None:
             run.load_state_dict(self._restored["run"])
             self._pace.load_state_dict(self._restored["pace"])
             self._record.load_state_dict(self._restored["record"])
             self._probes.load_state_dict(self._restored["probes"])
+            self._watch.load_state_dict(self._restored["watch"])
         self._record.start(run, seed=self.seed, device=str(pl_module.device))
         if self.replay is not None and self._restored is None:
             self._record.noted(run, f"The plans are those of {self.replay}.")
@@ -232,12 +262,13 @@ class AttentionBalancer(RunView):
     # -- the loop ----------------------------------------------------------------------------
 
     @override
+    @timed(DATA)
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is not None:
-            self._run.session.applier.refresh()
-            self._run.session.caches.begin_epoch()
+            self._run.begin_epoch()
 
     @override
+    @timed(FORWARD)
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -251,20 +282,27 @@ class AttentionBalancer(RunView):
                 self._announce(repeated)
                 self._pace.advance(self._run.progress, self._run.step_share)
             self._run.begin_batch(batch)
+            if self._watch is not None:
+                self._watch.begin_batch()
 
     @override
+    @timed(ACTIVATION)
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any
     ) -> None:
-        if self._run is not None:
+        if self._run is not None and self._watch is not None:
+            self._watch.end_forward()
             self._run.end_forward(loss)
 
     @override
+    @timed(OPTIMIZER)
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is not None:
+        if self._run is not None and self._watch is not None:
+            self._watch.end_backward()
             self._run.session.caches.end_backward()
 
     @override
+    @timed(OPTIMIZER)
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
@@ -274,6 +312,7 @@ class AttentionBalancer(RunView):
         self._run.before_step()
 
     @override
+    @timed(DATA)
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -298,15 +337,18 @@ class AttentionBalancer(RunView):
         if self._run.finished:
             trainer.should_stop = True
         if trainer.is_last_batch:
-            self._probes.run(trainer, pl_module, self._run)
+            with self._stopwatch.during(PROBES):
+                self._probes.run(trainer, pl_module, self._run)
             self._run.ended_epoch = trainer.current_epoch
 
     @override
+    @timed(VALIDATION)
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is not None:
             self._clock.begin_validation()
 
     @override
+    @timed(OTHER)
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is None:
             return
@@ -314,8 +356,11 @@ class AttentionBalancer(RunView):
         seen, whole = (sum(n) if isinstance(n, list) else n for n in batches)
         if math.isfinite(whole):
             self._clock.end_validation(int(seen if trainer.sanity_checking else whole), int(whole))
+        if self._watch is not None:
+            self._watch.end_validation()
 
     @override
+    @timed(OTHER)
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is not None:
             self._end_epoch(trainer.current_epoch)
@@ -325,15 +370,19 @@ class AttentionBalancer(RunView):
         assert self._run is not None
         assert self._record is not None
         assert self._pace is not None
+        assert self._watch is not None
         self._run.ended_epoch = None
         self._record.cached(self._run, epoch=epoch)
+        self._watch.end_epoch(epoch)
         if self._run.goes_on:
             self._announce(self._run.decide(epoch, EPOCH_END))
             self._pace.advance(self._run.progress, self._run.step_share)
 
     @override
+    @timed(OTHER)
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is not None and self._record is not None:
+        if self._run is not None and self._record is not None and self._watch is not None:
+            self._watch.end()
             self._run.ledger.seconds = self._clock.elapsed()
             self._record.end(
                 self._run, epoch=trainer.current_epoch, learning_rate=self._learning_rate(trainer)
@@ -353,11 +402,15 @@ class AttentionBalancer(RunView):
     def _close(self) -> None:
         """Leave no trace on the model; what users read stays."""
         if self._run is not None:
-            self._run.session.close()
+            self._run.close()
+        if self._serving is not None:
+            self._serving.undo()
         if self._rate is not None:
             self._rate.close()
         if self._pace is not None:
             self._pace.release()
+        if self._watch is not None:
+            self._watch.close()
 
     # -- what is said ------------------------------------------------------------------------
 
@@ -367,9 +420,9 @@ class AttentionBalancer(RunView):
             return
         assert self._run is not None
         assert self._record is not None
+        assert self._watch is not None
         self._record.decided(self._run)
-        if changes(self._run.history):
-            rank_zero_info(f"[attnbal] step {decision.step}, {decision.why}: {decision.plan}")
+        self._watch.decided()
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Progress bar, loggers and the event stream, as often as the user has loggers write."""
@@ -377,10 +430,9 @@ class AttentionBalancer(RunView):
         assert self._record is not None
         if self._run.num_steps % _log_every(trainer) and not self._run.finished:
             return
+        assert self._watch is not None
         ledger, share = self._run.ledger, self._run.progress
-        left = ledger.seconds_left(self._run.cost_per_batch)
-        bar = {"budget": share, "eta_min": left / 60}
-        pl_module.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
+        self._watch.show()
         spent = {"attnbal/budget/spent": ledger.spent.amount, "attnbal/budget/share": share}
         pl_module.log_dict(spent, batch_size=1)
         self._record.spent(
@@ -396,7 +448,7 @@ class AttentionBalancer(RunView):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._run is None or self._pace is None or self._record is None:
+        if self._run is None or self._pace is None or self._record is None or self._watch is None:
             return {}
         return {
             "version": _STATE_VERSION,
@@ -404,6 +456,7 @@ class AttentionBalancer(RunView):
             "pace": self._pace.state_dict(),
             "record": self._record.state_dict(),
             "probes": self._probes.state_dict(),
+            "watch": self._watch.state_dict(),
         }
 
     @override

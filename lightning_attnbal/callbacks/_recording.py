@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_attnbal.callbacks._decision import changes
+import numpy as np
+
+from lightning_attnbal.callbacks._decision import Decision, changes
 from lightning_attnbal.callbacks._run import Run
+from lightning_attnbal.callbacks._task_run import TaskRun
+from lightning_attnbal.core import Change
+from lightning_attnbal.measure.attention import AttentionStatistics
+from lightning_attnbal.multitask import apportion
 from lightning_attnbal.tracking import (
+    AffinityMeasured,
+    AttentionMeasured,
     CacheUsed,
     ContributionMeasured,
     CostSpent,
     Environment,
     Event,
+    FrontierPoint,
+    FrontierSolved,
     LoadMeasured,
     Notice,
     PlanDecided,
     Recorder,
     RunEnded,
     RunStarted,
+    ScoresMeasured,
+    SharesDecided,
+    TasksServed,
+    TimeSpent,
     UnitInfo,
 )
 
@@ -55,10 +69,19 @@ class RunRecord:
         )
 
     def decided(self, run: Run) -> None:
-        """The last decision, and what it rests on."""
-        decision = run.history[-1]
-        if len(run.history) == 1:
-            self._calibrated(run)
+        """The last decision of each task, and what it rests on."""
+        latest = run.latest
+        if len(run.history) == len(latest):
+            self._calibrated(run, [decision.plan.task for decision in latest])
+        for number, decision in enumerate(latest, len(run.history) - len(latest)):
+            with run.as_task(decision.plan.task):
+                self._decided(run, decision, changes(run.history[: number + 1]))
+        if isinstance(run, TaskRun):
+            self._shared(run)
+
+    def _decided(self, run: Run, decision: Decision, changed: Sequence[Change]) -> None:
+        """One decision."""
+        task = decision.plan.task
         at: dict[str, Any] = {"step": decision.step, "epoch": decision.epoch}
         loads = run.session.shapes.loads
         reference = run.ledger.reference
@@ -72,26 +95,54 @@ class RunRecord:
             )
         )
         self._recorder.record(
-            ContributionMeasured(values=run.session.values(), cost=decision.probe_flops, **at)
+            ContributionMeasured(
+                values=run.session.values(), cost=decision.probe_flops, task=task, **at
+            )
         )
         self._recorder.record(
             PlanDecided(
                 plan=decision.plan,
                 spent=decision.spent,
                 remaining=decision.remaining,
-                changes=tuple(map(str, changes(run.history))),
+                changes=tuple(map(str, changed)),
                 reason=f"{decision.why}; {decision.plan.method}",
                 why=decision.why,
                 probe_flops=decision.probe_flops,
                 **at,
             )
         )
+        points = tuple(FrontierPoint(**asdict(point)) for point in decision.plan.alternatives)
+        if points:
+            self._recorder.record(FrontierSolved(points=points, task=task, **at))
 
-    def _calibrated(self, run: Run) -> None:
+    def _calibrated(self, run: Run, tasks: Sequence[str]) -> None:
         """What was done before the first decision: everything trained."""
-        plan = replace(run.session.full_plan, method="calibration")
         reason = "everything trains at first, to measure what it is worth"
-        self._recorder.record(PlanDecided(plan=plan, spent=0.0, remaining=0.0, reason=reason))
+        for task in tasks:
+            plan = replace(run.session.full_plan, method="calibration", task=task)
+            self._recorder.record(PlanDecided(plan=plan, spent=0.0, remaining=0.0, reason=reason))
+
+    def _shared(self, run: TaskRun) -> None:
+        """Who gets the coming batches, what each got so far, and whom that helped."""
+        at: dict[str, Any] = {"step": run.num_steps, "epoch": run.latest[-1].epoch}
+        account = run.account
+        coming = apportion(run.shares, 1 if run.loader is None else len(run.loader))
+        rule = "joint allocation"
+        self._recorder.record(
+            SharesDecided(
+                shares=run.shares, batches=coming, reasons=run.planner.reasons, rule=rule, **at
+            )
+        )
+        self._recorder.record(
+            TasksServed(batches=account.batches, spent=account.spent, losses=account.losses, **at)
+        )
+        matrix, errors = run.affinity.affinity()
+        if not np.isnan(matrix).all():
+            found = (tuple(map(tuple, values.tolist())) for values in (matrix, errors))
+            names = ("affinity", "errors")
+            tasks = run.planner.tasks
+            pairs = dict(zip(names, found, strict=True))
+            self._recorder.record(AffinityMeasured(tasks=tasks, **pairs, **at))
 
     def noted(self, run: Run, text: str, *, epoch: int = 0) -> None:
         """Something a reader should know."""
@@ -110,6 +161,27 @@ class RunRecord:
                 learning_rate=learning_rate,
             )
         )
+
+    def timed(self, run: Run, seconds: Mapping[str, float], *, epoch: int) -> None:
+        """Where the wall-clock time went so far."""
+        self._recorder.record(TimeSpent(step=run.num_steps, epoch=epoch, seconds=seconds))
+
+    def scored(self, run: Run, scores: Mapping[str, float], *, epoch: int) -> None:
+        """What the user's module logged, if it did."""
+        if scores:
+            self._recorder.record(ScoresMeasured(step=run.num_steps, epoch=epoch, scores=scores))
+
+    def attended(self, run: Run, seen: AttentionStatistics, *, epoch: int) -> None:
+        """What the attention heads do, if there are any."""
+        if seen.entropy:
+            self._recorder.record(
+                AttentionMeasured(
+                    step=run.num_steps,
+                    epoch=epoch,
+                    entropy=seen.entropy,
+                    importance=seen.importance,
+                )
+            )
 
     def cached(self, run: Run, *, epoch: int) -> None:
         """What the prefix cache did so far, if there is one."""

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from lightning_attnbal.core import Budget
+from lightning_attnbal.multitask import TaskLoader
 
 
 def refuse_unsupported(trainer: Trainer, model: nn.Module, kind: type[Callback]) -> None:
@@ -66,6 +67,20 @@ def full_run_batches(trainer: Trainer) -> int | None:
             by_steps = _batches_for_steps(trainer.max_steps, int(per_epoch), trainer)
     batches = min(by_epochs, by_steps)
     return None if math.isinf(batches) else int(batches)
+
+
+def refuse_no_tasks(loader: TaskLoader | None) -> None:
+    """Tasks that take turns need a loader each.
+
+    Raises:
+        MisconfigurationException: the training data is not a dict of loaders.
+    """
+    if loader is None:
+        msg = (
+            "Expected the training data to be a dict of one DataLoader per task, but it is not. "
+            "Return one from `train_dataloader`."
+        )
+        raise MisconfigurationException(msg)
 
 
 def refuse_endless_share(budget: Budget, full_batches: int | None) -> None:

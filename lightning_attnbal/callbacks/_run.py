@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,10 +84,11 @@ class Run:
     def __post_init__(self) -> None:
         self.session.needs_inputs = self.dimension is Dimension.SECOND
 
-    def begin_epochs(self, steps_per_epoch: int) -> None:
+    def begin_epochs(self, num_batches: int) -> None:
         """The data has a known length."""
-        self.steps_per_epoch = steps_per_epoch
-        self.losses.window = max(1, steps_per_epoch // 20)
+        self.steps_per_epoch = math.ceil(num_batches / self.batches_per_step)
+        self.losses.window = max(1, self.steps_per_epoch // 20)
+        self.session.caches.epoch_batches = num_batches
 
     @property
     def dimension(self) -> Dimension:
@@ -144,6 +146,16 @@ class Run:
         return share
 
     @property
+    def latest(self) -> tuple[Decision, ...]:
+        """What was decided last."""
+        return tuple(self.history[-1:])
+
+    @contextmanager
+    def as_task(self, task: str) -> Iterator[None]:  # noqa: ARG002 (there is only one here)
+        """As if a batch of `task` were at hand."""
+        yield
+
+    @property
     def is_calibrating(self) -> bool:
         """Whether everything still trains to find out what it is worth."""
         return not self.history
@@ -159,6 +171,11 @@ class Run:
         """Whether the coming optimizer step is one whose contributions are estimated."""
         every = 50 if self.steps_per_epoch is None else self.steps_per_epoch
         return self.is_calibrating or self.num_steps % max(1, every // self.samples_per_epoch) == 0
+
+    def begin_epoch(self) -> None:
+        """A pass over the data starts, maybe after `model.train()`."""
+        self.session.applier.refresh()
+        self.session.caches.begin_epoch()
 
     def begin_batch(self, batch: Any) -> None:
         """A batch starts."""
@@ -475,6 +492,10 @@ class Run:
         if not self.finished and not self.ledger.can_afford(self._step_cost()):
             self.finished = "the next step would exceed the budget"
 
+    def close(self) -> None:
+        """Leave no trace on the model."""
+        self.session.close()
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
         return {
@@ -515,6 +536,10 @@ class Run:
         self.finished = str(state["finished"])
         self.ended_epoch = state["ended_epoch"]
         self.session.needs_inputs &= self.session.step_time is None
+        self._resume_plans()
+        self._see_what_is_left()
+
+    def _resume_plans(self) -> None:
+        """The model does again what it did."""
         if self.history:
             self.session.resume(self.history[-1].plan)
-        self._see_what_is_left()

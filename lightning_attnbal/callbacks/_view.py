@@ -8,6 +8,7 @@ from lightning_attnbal.callbacks._decision import Decision, explain
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._recording import RunRecord
 from lightning_attnbal.callbacks._run import Run
+from lightning_attnbal.callbacks._task_run import TaskRun
 from lightning_attnbal.core import Budget, Dimension, Plan, Quantity, Unit
 from lightning_attnbal.tracking import Event
 
@@ -33,6 +34,11 @@ class RunView(pl.Callback):
     def history(self) -> tuple[Decision, ...]:
         """Every decision of this fit, in order."""
         return () if self._run is None else tuple(self._run.history)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Task → share of the steps, as last decided; empty for a run of one task."""
+        return dict(self._run.shares) if isinstance(self._run, TaskRun) else {}
 
     @property
     def reference(self) -> Quantity | None:

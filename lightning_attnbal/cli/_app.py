@@ -2,63 +2,51 @@
 
 from __future__ import annotations
 
-import json
+import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from lightning_attnbal.cli._errors import one_line_errors
-from lightning_attnbal.cli._options import Arguments, HFClass, Shapes, Tokens
+from lightning_attnbal.cli._compare import compare_command
+from lightning_attnbal.cli._dashboard import dashboard_command
+from lightning_attnbal.cli._doctor import doctor_command
 from lightning_attnbal.cli._plan import plan_command
-from lightning_attnbal.cli._target import (
-    load_model,
-    make_batch,
-    make_optimizer,
-    parse_arguments,
-)
-from lightning_attnbal.measure import LoadReport, profile
+from lightning_attnbal.cli._profile import profile_command
+from lightning_attnbal.cli._report import report_command
 
 app = typer.Typer(
-    help="Attention Balancer: what a model costs to train, and what a budget would buy."
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,  # frames are for terminals
+    pretty_exceptions_enable=False,
 )
-app.command("plan")(plan_command)
+for _name, _command in (
+    ("profile", profile_command),
+    ("plan", plan_command),
+    ("report", report_command),
+    ("compare", compare_command),
+    ("doctor", doctor_command),
+    ("wandb-dashboard", dashboard_command),
+):
+    app.command(_name)(_command)
 
 
-@app.command("profile")
-def profile_command(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="Model to profile: 'torchvision.models:resnet18' or any 'package.module:name' "
-            "'hf:bert', or a Hugging Face config.json."
-        ),
-    ],
-    shape: Shapes = None,
-    tokens: Tokens = None,
-    arg: Arguments = None,
-    hf_class: HFClass = "AutoModel",
-    seconds: Annotated[bool, typer.Option(help="Also time every unit.")] = True,
-    repeats: Annotated[int, typer.Option(help="Timed rounds.", min=1)] = 3,
-    optimizer: Annotated[
-        str, typer.Option(help="Class in torch.optim whose update and state are priced.")
-    ] = "AdamW",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"attnbal {metadata.version('lightning-attnbal')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def attnbal(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (the option speaks for itself)
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Show what training each unit of a model costs: FLOPs, seconds, bytes, bottlenecks.
+    """Attention Balancer: what a model costs to train, and what a budget would buy.
 
-    A TARGET that is an import path is imported and called: that RUNS ITS CODE.
+    Exit codes: 0 all is well; 1 `doctor` found what would be refused; 2 bad input.
     """
-    with one_line_errors():
-        model = load_model(target, parse_arguments(arg or []), hf_class)
-        batch = make_batch(model, shape or [], tokens)
-        priced = make_optimizer(optimizer, model)
-        report = profile(model, batch, optimizer=priced, seconds=seconds, repeats=repeats)
-    _show(report, as_json=as_json)
-
-
-def _show(report: LoadReport, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
-    else:
-        Console().print(report)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 import typer
 
-_BAD_INPUT = (
-    ValueError,
-    TypeError,
-    RuntimeError,
+_SAYS_ENOUGH = (ValueError, TypeError, RuntimeError, ImportError, OSError)
+_NEEDS_A_NAME = (  # a KeyError says no more than the key; these come from users' own modules too
     LookupError,
     AttributeError,
-    ImportError,
-    OSError,
+    ArithmeticError,
+    AssertionError,
+    SyntaxError,
 )
+_LIBRARIES = {"lightning", "wandb"}  # whose own errors derive from Exception
 
 
 @contextmanager
@@ -27,7 +27,12 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except _BAD_INPUT as error:
-        line = " ".join(str(error).split())
-        typer.echo(f"attnbal: {line or type(error).__name__}", err=True)
+    except Exception as error:
+        library = type(error).__module__.partition(".")[0]
+        if not isinstance(error, _SAYS_ENOUGH + _NEEDS_A_NAME) and library not in _LIBRARIES:
+            raise
+        line = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, _NEEDS_A_NAME):
+            line = f"{type(error).__name__}: {line}"
+        typer.echo(f"attnbal: {line}", err=True)
         raise typer.Exit(2) from error

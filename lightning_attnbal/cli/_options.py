@@ -18,3 +18,17 @@ Arguments = Annotated[
 HFClass = Annotated[
     str, typer.Option(help="Hugging Face class, such as AutoModelForSequenceClassification.")
 ]
+Batches = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Instead of random inputs: 'package.module:name' of a batch, or of what makes one; "
+        "twice for two batches."
+    ),
+]
+Forward = Annotated[
+    str | None,
+    typer.Option(
+        help="'package.module:name' of a function of model and batch that returns the loss; "
+        "without it the output's own `loss` counts, if it has one."
+    ),
+]

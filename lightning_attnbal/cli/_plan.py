@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
 
 from lightning_attnbal.cli._errors import one_line_errors
-from lightning_attnbal.cli._options import Arguments, HFClass, Shapes, Tokens
-from lightning_attnbal.cli._target import (
-    find_batches,
-    find_forward,
-    load_model,
-    make_optimizer,
-    parse_arguments,
-)
-from lightning_attnbal.planning import PlanReport, forecast_plans
-
-_WIDE = 200  # columns, where nobody's terminal sets them
+from lightning_attnbal.cli._options import Arguments, Batches, Forward, HFClass, Shapes, Tokens
+from lightning_attnbal.cli._show import JsonOption, show
 
 
 def plan_command(
@@ -36,20 +24,8 @@ def plan_command(
     memory: Annotated[str | None, typer.Option(help="Peak bytes, such as 6GiB.")] = None,
     shape: Shapes = None,
     tokens: Tokens = None,
-    batch: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Instead of random inputs: 'package.module:name' of a batch, or of what makes "
-            "one; twice for two batches."
-        ),
-    ] = None,
-    forward: Annotated[
-        str | None,
-        typer.Option(
-            help="'package.module:name' of a function of model and batch that returns the loss; "
-            "without it the output's own `loss` counts, if it has one."
-        ),
-    ] = None,
+    batch: Batches = None,
+    forward: Forward = None,
     arg: Arguments = None,
     hf_class: HFClass = "AutoModel",
     optimizer: Annotated[
@@ -68,7 +44,7 @@ def plan_command(
         bool, typer.Option("--all", help="Show the whole frontier, not one plan per depth.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw it to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what each budget would buy and where the run is forecast to end, before any training.
 
@@ -76,6 +52,17 @@ def plan_command(
     CODE. A model made here has new weights; say --pretrained if the run will not.
     """
     with one_line_errors():
+        import torch
+
+        from lightning_attnbal.cli._target import (
+            find_batches,
+            find_forward,
+            load_model,
+            make_optimizer,
+            parse_arguments,
+        )
+        from lightning_attnbal.planning import forecast_plans
+
         torch.manual_seed(seed)
         model = load_model(target, parse_arguments(arg or []), hf_class)
         first, second = find_batches(model, shape or [], tokens, batch or [])
@@ -93,14 +80,5 @@ def plan_command(
         )
         if plot is not None:
             report.plot(plot)
-    _show(replace(report, shows_all=every_plan), as_json=as_json)
-
-
-def _show(report: PlanReport, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
-        return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE, no_color=True, highlight=False)
-    console.print(report)
+    shown = replace(report, shows_all=every_plan)
+    show(shown, shown.to_dict(), as_json=as_json)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(pairs: Sequence[str], option: str = "arg") -> dict[str, Any]:
     """Read `key=value` pairs; a value that is no Python literal is text.
 
     Raises:
@@ -33,7 +33,7 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            msg = f"Expected `--arg` to be key=value, but got {pair!r}."
+            msg = f"Expected `--{option}` to be key=value, but got {pair!r}."
             raise ValueError(msg)
         try:
             found[name] = ast.literal_eval(text)

@@ -17,7 +17,7 @@ from lightning_attnbal.core._level import (
     LevelKind,
     lora,
 )
-from lightning_attnbal.core._plan import Change, Plan
+from lightning_attnbal.core._plan import Alternative, Change, Plan
 from lightning_attnbal.core._problem import Caching, Menu, Option, Problem
 from lightning_attnbal.core._quantity import Dimension, Quantity
 from lightning_attnbal.core._unit import PassCost, Unit, UnitKind, UnitLoad
@@ -28,6 +28,7 @@ __all__ = [
     "FROZEN",
     "FULL",
     "LOCAL",
+    "Alternative",
     "Budget",
     "Caching",
     "Change",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,6 +33,33 @@ class Change:
         return f"{text}: {self.reason}" if self.reason else text
 
 
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A plan that could have been chosen, as the one who chose saw it.
+
+    Args:
+        plan: in words, such as `frozen: stem … layer.3 · full: head`.
+        cost: per optimizer step, in the dimension of the budget.
+        value: contribution per step, in loss units.
+        steps: what is left of the budget buys so many of it.
+        loss: forecast at the run's end; NaN where nothing was forecast.
+        error: standard deviation of the forecast.
+        is_chosen: whether it was.
+
+    Example:
+        >>> Alternative("full: head", cost=2e9, value=0.1, steps=40.0).is_chosen
+        False
+    """
+
+    plan: str
+    cost: float
+    value: float
+    steps: float
+    loss: float = math.nan
+    error: float = math.nan
+    is_chosen: bool = False
+
+
 @dataclass(frozen=True)
 class Plan(Mapping[str, Level]):
     """One level per unit, forward order, with its expected cost and the reasons for it.
@@ -51,6 +79,7 @@ class Plan(Mapping[str, Level]):
         lr_factor: factor of the learning rate while the plan is in force, in (0, inf).
         is_final: whether the run ends after `num_steps`, and hands back what budget is left.
         forecast: mean and standard deviation of the loss at the run's end, where it was forecast.
+        alternatives: what it was chosen from, cheapest first; neither compared nor saved.
 
     Raises:
         ValueError: no units, or `lr_factor` is out of range.
@@ -78,6 +107,9 @@ class Plan(Mapping[str, Level]):
     lr_factor: float = 1.0
     is_final: bool = False
     forecast: tuple[float, float] | None = None
+    alternatives: tuple[Alternative, ...] = field(
+        default=(), compare=False, repr=False, metadata={"is_saved": False}
+    )
 
     def __post_init__(self) -> None:
         check_number("lr_factor", self.lr_factor, low=0, low_open=True)

@@ -15,6 +15,13 @@ from lightning_attnbal.measure._report import LoadReport
 from lightning_attnbal.measure._seconds import time_units
 from lightning_attnbal.measure._step_time import StepTimeModel, load_from_dict, load_to_dict
 from lightning_attnbal.measure._trace import UnitTracer
+from lightning_attnbal.measure.attention import (
+    AttentionMeter,
+    AttentionStatistics,
+    attention_entropy,
+    head_importance,
+    measure_attention,
+)
 from lightning_attnbal.measure.contribution import (
     ActivationChangeMeter,
     Contribution,
@@ -46,6 +53,8 @@ from lightning_attnbal.measure.contribution import (
 
 __all__ = [
     "ActivationChangeMeter",
+    "AttentionMeter",
+    "AttentionStatistics",
     "Contribution",
     "ContributionMeter",
     "CriticalPath",
@@ -64,6 +73,7 @@ __all__ = [
     "UnitSpec",
     "UnitTracer",
     "activation_change",
+    "attention_entropy",
     "average_loads",
     "bottlenecks",
     "build_problem",
@@ -79,8 +89,10 @@ __all__ = [
     "geometry",
     "gradient_norm",
     "gradient_update",
+    "head_importance",
     "load_from_dict",
     "load_to_dict",
+    "measure_attention",
     "momentum_gain",
     "order_units",
     "output_entropy",

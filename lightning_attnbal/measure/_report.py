@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,10 +15,8 @@ from lightning_attnbal.core import Dimension, PassCost, Quantity, UnitLoad
 from lightning_attnbal.measure._graph import CriticalPath, bottlenecks, critical_path, shares
 from lightning_attnbal.measure._step_time import load_from_dict
 
-_COLUMNS = (
-    *("weights\n1e6", "forward\nGFLOP", "backward\nGFLOP", "of it dW\nGFLOP"),
-    *("share", "saved\nMiB", "time\nms", "update\nms"),
-)
+_NARROW = 100  # columns of a terminal below which two of the table are left out
+_SCALES = ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +73,57 @@ class LoadReport:
         """The longest chain of units that wait for one another."""
         return critical_path(self.loads)
 
-    def table(self) -> Table:
-        """One row per unit, costliest in bold; GFLOP = 1e9 FLOP, MiB = 2^20 bytes."""
-        table = Table(title=f"Cognitive load of {self.model}, one batch, everything trained")
-        table.add_column("unit", no_wrap=True)
-        timed = self.seconds is not None
-        for name in _COLUMNS if timed else _COLUMNS[:-2]:
+    def table(self, *, plain: bool = False, narrow: bool = False) -> Table:
+        """One row per unit, costliest in bold; GFLOP = 1e9 FLOP, MiB = 2^20 bytes.
+
+        Args:
+            plain: without lines, for files and pipes.
+            narrow: without sizes and update times, for 80 columns.
+        """
+        box = None if plain else SIMPLE_HEAD
+        table = Table(box=box, show_edge=False, pad_edge=False, collapse_padding=not plain)
+        table.add_column("unit", overflow="fold")
+        share, largest = shares(self.loads), set(self.bottlenecks)
+        scale, unit = self._scale
+        rows = [_cells(load, share[load.unit.name], scale, unit) for load in self.loads]
+        is_timed = self.seconds is not None
+        names = [
+            name
+            for name in (rows[0] if rows else ())
+            if not (narrow and name in _WIDE_ONLY) and (is_timed or name not in _TIMES)
+        ]
+        for name in names:
             table.add_column(name, justify="right", no_wrap=True)
-        share = shares(self.loads)
-        largest = set(self.bottlenecks)
-        for load in self.loads:
-            name = load.unit.name
-            style = "bold" if name in largest else ""
-            table.add_row(name, *_cells(load, share[name]), style=style)
+        for load, row in zip(self.loads, rows, strict=True):
+            style = "bold" if load.unit.name in largest else ""
+            table.add_row(load.unit.name, *(row[name] for name in names), style=style)
         return table
 
-    def __rich__(self) -> RenderableType:
+    @property
+    def _scale(self) -> tuple[float, str]:
+        """The unit in which FLOPs have few digits."""
+        total = self.flops.amount
+        return next(((size, name) for size, name in _SCALES if total >= size), (1.0, "FLOP"))
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        plain, narrow = not options.is_terminal, options.max_width < _NARROW
+        yield Text(f"Cognitive load of {self.model}, one batch, everything trained")
+        yield self.table(plain=plain, narrow=narrow)
+        yield Text()
         path = self.critical_path
         parts = [f"total {self.flops}", f"memory {self.memory}"]
         if self.seconds is not None:
             parts.insert(1, f"{self.seconds}")
         if self.fixed.total:
             parts.append(f"outside of all units {Quantity(self.fixed.total, Dimension.FLOP)}")
-        lines = (
-            " · ".join(parts),
-            f"bottlenecks: {', '.join(self.bottlenecks)}",
-            f"critical path: {' → '.join(path.units)}",
-            f"running branches side by side: at most {path.parallelism:.2f}x as fast",
-        )
-        return Group(self.table(), *map(Text, lines))
+        yield Text(" · ".join(parts))
+        yield Text(f"bottlenecks: {', '.join(self.bottlenecks)}")
+        yield Text(f"critical path: {' → '.join(path.units)}")
+        yield Text(f"running branches side by side: at most {path.parallelism:.2f}x as fast")
+        if narrow:
+            yield Text(f"sizes and update times: from {_NARROW} columns on, or with JSON")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that JSON can hold, derived figures included."""
@@ -123,13 +144,28 @@ class LoadReport:
         return cls(loads, PassCost(**data["fixed"]), data["model"])
 
 
-def _cells(load: UnitLoad, share: float) -> list[str]:
-    flops, timing = load.flops, load.seconds
-    cells = [f"{load.unit.num_parameters / 1e6:.3g}"]
-    amounts = (flops.forward, flops.full_backward, flops.weight_grad)
-    cells += [f"{amount / 1e9:.3g}" for amount in amounts]
-    cells += [f"{share:.1%}", f"{load.saved_bytes / 2**20:.3g}"]
-    if timing is not None:
-        cells += [f"{1e3 * (timing.forward + timing.full_backward):.3g}"]
-        cells += [f"{1e3 * timing.optimizer:.3g}"]
-    return cells
+_TIMES = ("time\nms", "update\nms")
+_WIDE_ONLY = ("weights\n1e6", "update\nms")
+
+
+def _cells(load: UnitLoad, share: float, scale: float, unit: str) -> dict[str, str]:
+    """Column → cell; FLOPs in the given unit."""
+    flops = load.flops
+    timing = load.seconds or PassCost()
+    return {
+        "weights\n1e6": _short(load.unit.num_parameters / 1e6),
+        f"forward\n{unit}": _short(flops.forward / scale),
+        f"backward\n{unit}": _short(flops.full_backward / scale),
+        f"of it dW\n{unit}": _short(flops.weight_grad / scale),
+        "share": f"{share:.1%}",
+        "saved\nMiB": _short(load.saved_bytes / 2**20),
+        "time\nms": _short(1e3 * (timing.forward + timing.full_backward)),
+        "update\nms": _short(1e3 * timing.optimizer),
+    }
+
+
+def _short(amount: float) -> str:
+    """Three digits in at most six characters."""
+    if 0 < amount < 0.01:
+        return "<0.01"
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST, BEST = "▶", "★"
+_NARROW = 100  # columns of a terminal below which two of the table are left out
+_WIDE_ONLY = ("uncached", "epochs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,41 +84,52 @@ class PlanReport:
         found.append("Before a run the forecast is a prior, ± one standard deviation.")
         return tuple(found)
 
-    def table(self, outlook: BudgetOutlook, *, plain: bool = False) -> Table:
+    def table(self, outlook: BudgetOutlook, *, plain: bool = False, narrow: bool = False) -> Table:
         """One row per plan.
 
         Args:
             outlook: one of `outlooks`.
             plain: without lines, for files and pipes.
+            narrow: without epochs and the cost while a cache fills, for 80 columns.
         """
         loss = "share of loss" if math.isnan(self.loss) else "loss"
-        table = Table(box=None if plain else SIMPLE_HEAD)
+        box = None if plain else SIMPLE_HEAD
+        table = Table(box=box, show_edge=False, pad_edge=False, collapse_padding=not plain)
         table.add_column("")
         table.add_column("plan", overflow="fold")
-        for name in ("per step", "of full", "uncached", "steps", "epochs", f"forecast {loss}"):
-            table.add_column(name, justify="right", no_wrap=True)
+        names = ("per step", "of full", "uncached", "steps", "epochs", f"forecast\n{loss}")
+        shown = [i for i, name in enumerate(names) if not (narrow and name in _WIDE_ONLY)]
+        for i in shown:
+            table.add_column(names[i], justify="right", no_wrap=True)
         for point in outlook.points if self.shows_all else outlook.by_depth():
             is_best = point is outlook.points[outlook.best]
             mark = FIRST * outlook.is_first(point) + BEST * is_best
             style = "bold" if mark else "" if point.is_open else "dim"
-            table.add_row(mark, *_cells(point, outlook.limit.dimension), style=style)
+            plan, *cells = _cells(point, outlook.limit.dimension)
+            table.add_row(mark, plan, *(cells[i] for i in shown), style=style)
         return table
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        plain = not options.is_terminal
+        plain, narrow = not options.is_terminal, options.max_width < _NARROW
         yield Text(f"{self.model}: {self.epochs} epochs of {self.epoch_steps:,} steps")
         for outlook in self.outlooks:
             yield Text()
             yield Text(_title(outlook), style="" if plain else "bold")
-            yield self.table(outlook, plain=plain)
+            yield self.table(outlook, plain=plain, narrow=narrow)
+            yield Text()
             for line in _lines(outlook):
                 yield Text(line)
         yield Text()
         yield Text(f"{FIRST} begins, after calibration   {BEST} lowest forecast")
         for note in self.notes:
             yield Text(note, style="" if plain else "dim")
+        if narrow:
+            note = (
+                f"Epochs, and costs while a cache fills: from {_NARROW} columns on, or with JSON."
+            )
+            yield Text(note, style="dim")
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Forecast against cost, a line per budget; see `plot_outlook`."""

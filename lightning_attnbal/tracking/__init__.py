@@ -1,5 +1,6 @@
 """One event stream per run: recorded once, then drawn, printed and replayed from."""
 
+from lightning_attnbal.tracking._compare import Comparison, compare_runs
 from lightning_attnbal.tracking._detail_events import (
     AttentionMeasured,
     FrontierPoint,
@@ -21,6 +22,7 @@ from lightning_attnbal.tracking._events import (
     UnitInfo,
 )
 from lightning_attnbal.tracking._figure import plot_plan
+from lightning_attnbal.tracking._outcome import RunOutcome
 from lightning_attnbal.tracking._recorder import Recorder, read_events
 from lightning_attnbal.tracking._summary import print_summary
 from lightning_attnbal.tracking._task_events import (
@@ -35,6 +37,7 @@ __all__ = [
     "AffinityMeasured",
     "AttentionMeasured",
     "CacheUsed",
+    "Comparison",
     "ContributionMeasured",
     "CostSpent",
     "Environment",
@@ -46,6 +49,7 @@ __all__ = [
     "PlanDecided",
     "Recorder",
     "RunEnded",
+    "RunOutcome",
     "RunStarted",
     "ScoresMeasured",
     "SharesDecided",
@@ -55,6 +59,7 @@ __all__ = [
     "Timeline",
     "UnitInfo",
     "build_timeline",
+    "compare_runs",
     "plot_plan",
     "print_summary",
     "read_events",

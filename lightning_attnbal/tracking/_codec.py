@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -14,16 +15,19 @@ from lightning_attnbal.core import Level, check_choice, check_integer, check_num
 
 def encode(value: Any) -> Any:
     """Plain data for JSON; NaN and infinities, which JSON lacks, become None."""
+    if type(value) in _PLAIN:  # first, for they are by far the most
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Level):
         return str(value)
     if is_dataclass(value):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+        kept = (field for field in fields(value) if field.metadata.get("is_saved", True))
+        return {field.name: encode(getattr(value, field.name)) for field in kept}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value.value if isinstance(value, Enum) else value
 
 
@@ -39,11 +43,16 @@ def decode(hint: Any, value: Any, name: str) -> Any:
         return None if value is None else decode(inner, value, name)
     origin = get_origin(hint)
     if origin is tuple:
-        items = _expect(list, value, name)
-        return tuple(decode(get_args(hint)[0], v, f"{name}[{i}]") for i, v in enumerate(items))
+        items, inner = _expect(list, value, name), get_args(hint)[0]
+        return tuple(
+            v if _is_done(inner, v) else decode(inner, v, f"{name}[{i}]")
+            for i, v in enumerate(items)
+        )
     if origin is Mapping:
-        pairs = _expect(dict, value, name).items()
-        return {key: decode(get_args(hint)[1], v, f"{name}.{key}") for key, v in pairs}
+        pairs, inner = _expect(dict, value, name).items(), get_args(hint)[1]
+        return {
+            key: v if _is_done(inner, v) else decode(inner, v, f"{name}.{key}") for key, v in pairs
+        }
     if hint in _SCALARS:
         return _SCALARS[hint](value, name)
     if issubclass(hint, Enum):
@@ -58,7 +67,7 @@ def decode_fields(kind: type[Any], data: Mapping[str, Any], name: str) -> Any:
         TypeError: a field is of another type.
         ValueError: a field is unknown, or missing and without default.
     """
-    hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+    hints, known = _shape(kind)  # type: ignore[arg-type]  # a class is hashable
     unknown = [key for key in data if key not in known]
     missing = [key for key, field in known.items() if key not in data and _is_required(field)]
     if unknown or missing:
@@ -66,6 +75,17 @@ def decode_fields(kind: type[Any], data: Mapping[str, Any], name: str) -> Any:
         msg = f"Expected `{name}` to have the fields {', '.join(known)}, but got {found}."
         raise ValueError(msg)
     return kind(**{key: decode(hints[key], v, f"{name}.{key}") for key, v in data.items()})
+
+
+def _is_done(hint: Any, value: Any) -> bool:
+    """Whether this is the decoded value already, so that a long list is read quickly."""
+    return type(value) is hint and (hint is str or (hint is float and math.isfinite(value)))
+
+
+@cache
+def _shape(kind: type[Any]) -> tuple[dict[str, Any], dict[str, Field[Any]]]:
+    """Type hints and fields of a dataclass."""
+    return get_type_hints(kind), {field.name: field for field in fields(kind)}
 
 
 def _is_required(field: Field[Any]) -> bool:
@@ -80,14 +100,18 @@ def _expect(kind: type[Any], value: Any, name: str) -> Any:
     return value
 
 
+_parse_level = cache(Level.parse)
+
+
 def _decode_float(value: Any, name: str) -> float:
     return math.nan if value is None else check_number(name, value)
 
 
+_PLAIN = frozenset({str, int, bool, NoneType})
 _SCALARS: dict[Any, Callable[[Any, str], Any]] = {
     float: _decode_float,
     bool: lambda value, name: _expect(bool, value, name),
     int: lambda value, name: check_integer(name, value, low=-(2**63), high=2**63),
     str: lambda value, name: _expect(str, value, name),
-    Level: lambda value, name: Level.parse(_expect(str, value, name)),
+    Level: lambda value, name: _parse_level(_expect(str, value, name)),
 }

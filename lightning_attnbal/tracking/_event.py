@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
-from lightning_attnbal.core import check_choice
+from lightning_attnbal.core import check_choice, check_integer
 from lightning_attnbal.tracking._codec import decode_fields, encode
+from lightning_attnbal.tracking._migration import upgrade
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KINDS: dict[str, type[Event]] = {}
 
 
@@ -55,23 +56,38 @@ class Event:
             TypeError: a field is of another type.
             ValueError: no JSON, an unknown kind or field, or a newer format.
         """
-        data = json.loads(text, parse_constant=_refuse_constant)
-        if not isinstance(data, dict):
-            msg = f"Expected an event to be a JSON object, but got {type(data).__name__}."
-            raise TypeError(msg)
-        _check_version(data.get("format_version", FORMAT_VERSION))
-        kind = _KINDS[check_choice("kind", data.pop("kind", None), _KINDS)]
-        event: Event = decode_fields(kind, data, kind.kind)
-        return event
+        return parse_event(text, FORMAT_VERSION)[0]
 
 
-def _check_version(version: object) -> None:
+def parse_event(text: str, version: int) -> tuple[Event, int]:
+    """An event as the current format has it, and the format it was written in.
+
+    Args:
+        text: one line of JSON.
+        version: format of the stream it is from, where it does not say so itself.
+
+    Raises:
+        TypeError: a field is of another type.
+        ValueError: no JSON, an unknown kind or field, or a newer format.
+    """
+    data = json.loads(text, parse_constant=_refuse_constant)
+    if not isinstance(data, dict):
+        msg = f"Expected an event to be a JSON object, but got {type(data).__name__}."
+        raise TypeError(msg)
+    version = _check_version(data.get("format_version", version))
+    data = upgrade(data, version)
+    kind = _KINDS[check_choice("kind", data.pop("kind", None), _KINDS)]
+    return decode_fields(kind, data, kind.kind), version
+
+
+def _check_version(version: object) -> int:
     if isinstance(version, int) and version > FORMAT_VERSION:
         msg = (
             f"Expected `format_version` to be at most {FORMAT_VERSION}, but got {version}: "
             "the file was written by a newer lightning-attnbal; update to read it."
         )
         raise ValueError(msg)
+    return check_integer("format_version", version, low=1)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -55,7 +55,7 @@ class RunStarted(Event):
         ...     units=(),
         ...     environment=Environment.collect(device="cpu"),
         ... ).format_version
-        1
+        2
     """
 
     kind: ClassVar[str] = "run_started"

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning_attnbal.tracking._event import Event
+from lightning_attnbal.tracking._event import FORMAT_VERSION, Event, parse_event
 from lightning_attnbal.tracking._events import Notice
 
 EventT = TypeVar("EventT", bound=Event)
@@ -90,7 +90,7 @@ class Recorder:
         if not lines or _fingerprint(lines[0]) != self._file:
             return []
         # the file of a run resumed elsewhere begins with a later event
-        return lines[: self._num_events - _parse_line(lines[0], 1).sequence]
+        return lines[: self._num_events - _parse(lines[:1])[0].sequence]
 
     def _write(self, path: Path, line: bytes) -> None:
         if not self._owns_file:
@@ -106,6 +106,8 @@ class Recorder:
 def read_events(path: str | Path) -> list[Event]:
     """The events in a file, each checked; a last line cut short by a kill is dropped.
 
+    A file of an older format is read as one of this.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is no event; the message gives its number.
@@ -119,12 +121,17 @@ def _complete_lines(path: Path) -> list[bytes]:
 
 
 def _parse(lines: list[bytes]) -> list[Event]:
-    return [_parse_line(line, number) for number, line in enumerate(lines, start=1)]
+    events, version = [], FORMAT_VERSION
+    for number, line in enumerate(lines, start=1):
+        event, version = _parse_line(line, number, version)
+        events.append(event)
+    return events
 
 
-def _parse_line(line: bytes, number: int) -> Event:
+def _parse_line(line: bytes, number: int, version: int) -> tuple[Event, int]:
+    """The event and the format it was written in, by default that of the line before."""
     try:
-        return Event.from_json(line.decode())
+        return parse_event(line.decode(), version)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         msg = f"Expected line {number} to be an event, but it is not: {error}"
         raise ValueError(msg) from error

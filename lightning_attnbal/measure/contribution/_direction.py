@@ -31,7 +31,9 @@ def geometry(optimizer: Optimizer) -> Geometry:
 
 
 @torch.no_grad()
-def update_direction(optimizer: Optimizer, parameter: Tensor, gradient: Tensor) -> Tensor:
+def update_direction(
+    optimizer: Optimizer, parameter: Tensor, gradient: Tensor, *, as_step: bool = False
+) -> Tensor:
     """The direction the optimizer steps along for `gradient`: w ← w − lr · u. Changes nothing.
 
     | geometry | u | unit |
@@ -41,16 +43,19 @@ def update_direction(optimizer: Optimizer, parameter: Tensor, gradient: Tensor) 
     | gradient (any other class) | g | loss per weight |
 
     g is the gradient, negated under `maximize`. v̂ is Adam's second moment as it stands, corrected
-    for its bias; with amsgrad the largest so far. It does not take g in, as a step would. A
-    parameter without state (never stepped, or moments dropped) has v̂ = g², the value after a first
-    step: u = g / (|g| + eps). Adam's first moment and SGD's momentum are left out: they mix in
-    older gradients, of other batches. In the long run Adam's has gain 1 and SGD's the gain of
-    `momentum_gain`. Weight decay is left out: it isn't a direction of the loss.
+    for its bias; with amsgrad the largest so far. It takes g in, as a step would, only with
+    `as_step`: then u has a bound, about √t after t steps, also where all gradients before were 0 (a
+    token that appears for the first time) and u is g / eps otherwise. A parameter without state
+    (never stepped, or moments dropped) has v̂ = g², the value after a first step: u = g / (|g| +
+    eps). Adam's first moment and SGD's momentum are left out: they mix in older gradients, of other
+    batches. In the long run Adam's has gain 1 and SGD's the gain of `momentum_gain`. Weight decay
+    is left out: it isn't a direction of the loss.
 
     Args:
         optimizer: holds the parameter; fused, foreach and capturable variants are all read.
         parameter: any shape.
         gradient: the same shape; a sparse one is made dense.
+        as_step: whether v̂ is that of the step itself: u is then what Adam with beta_1 = 0 takes.
 
     Returns:
         u, shaped like the parameter, in float32 at least.
@@ -80,19 +85,26 @@ def update_direction(optimizer: Optimizer, parameter: Tensor, gradient: Tensor) 
     g = -wide(gradient) if group.get("maximize") else wide(gradient)
     if geometry(optimizer) != "adam":
         return g
-    root = _second_moment_root(optimizer.state.get(parameter), group)
+    root = _second_moment_root(optimizer.state.get(parameter), group, g if as_step else None)
     eps: float = group["eps"]
-    return torch.div(g, (g.abs() if root is None else root) + eps)
+    return torch.div(g, (g.abs() if root is None else root).add_(eps))
 
 
-def _second_moment_root(state: dict[str, Any] | None, group: dict[str, Any]) -> Tensor | None:
-    """√v̂ of Adam; None before the first step."""
+def _second_moment_root(
+    state: dict[str, Any] | None, group: dict[str, Any], gradient: Tensor | None
+) -> Tensor | None:
+    """√v̂ of Adam, with `gradient` taken in if there is one; None before the first step."""
     steps = float(state.get("step", 0)) if state else 0.0
     if state is None or steps < 1:
         return None
-    moment: Tensor = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-    correction: float = 1 - float(group["betas"][1]) ** steps
-    return torch.sqrt(wide(moment) / correction)
+    decay = float(group["betas"][1])
+    largest: Tensor = wide(state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"])
+    if gradient is not None:
+        steps += 1
+        moment = wide(state["exp_avg_sq"]).mul(decay)
+        moment.addcmul_(gradient, gradient, value=1 - decay)
+        largest = torch.maximum(largest, moment) if group["amsgrad"] else moment
+    return torch.div(largest, 1 - decay**steps).sqrt_()
 
 
 def momentum_gain(optimizer: Optimizer, parameter: Tensor) -> float:

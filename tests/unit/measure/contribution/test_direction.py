@@ -47,6 +47,31 @@ def test_sgd_first_step(settings):
     torch.testing.assert_close(update_direction(optimizer, weight, g), taken(optimizer, weight, g))
 
 
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("num_before", [0, 1, 5])
+@pytest.mark.parametrize(
+    "settings", [{}, {"amsgrad": True}, {"maximize": True}], ids=["plain", "amsgrad", "maximize"]
+)
+def test_as_a_step_it_is_the_one_that_adam_without_momentum_takes(kind, num_before, settings):
+    weight = parameter()
+    optimizer = kind([weight], lr=LR, betas=(0.0, 0.999), weight_decay=0.0, **settings)
+    for n in range(num_before):
+        taken(optimizer, weight, gradient() / (n + 1))
+    g = gradient()
+    direction = update_direction(optimizer, weight, g, as_step=True)
+    torch.testing.assert_close(direction, taken(optimizer, weight, g))
+
+
+def test_as_a_step_it_is_bounded_where_all_gradients_before_were_zero():
+    weight = parameter()
+    optimizer = Adam([weight], lr=LR)
+    for _ in range(4):
+        taken(optimizer, weight, torch.zeros_like(weight))
+    g = gradient()
+    assert update_direction(optimizer, weight, g).abs().max() > 1e6
+    assert update_direction(optimizer, weight, g, as_step=True).abs().max() <= 5**0.5
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_momentum_gain_is_the_sum_of_all_steps_for_one_gradient(nesterov):
     weight, g = parameter(), gradient()

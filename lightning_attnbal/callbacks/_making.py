@@ -1,0 +1,87 @@
+"""From a callback's settings and a Trainer to a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+
+from lightning_attnbal.allocate import Allocator
+from lightning_attnbal.apply.cache import CacheSettings
+from lightning_attnbal.callbacks._ledger import Ledger
+from lightning_attnbal.callbacks._replay import Replay
+from lightning_attnbal.callbacks._run import Run
+from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._task_plans import TaskPlans
+from lightning_attnbal.callbacks._task_run import TaskRun
+from lightning_attnbal.callbacks._task_settings import TaskSettings
+from lightning_attnbal.callbacks._timing import StepClock
+from lightning_attnbal.core import Budget, Dimension, Level
+from lightning_attnbal.measure import UnitSpec, discover_units
+from lightning_attnbal.multitask import AffinityMeter, TaskLoader
+from lightning_attnbal.trainer import RateRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunMaker:
+    """Makes the run of a fit. The arguments are those of `AttentionBalancer`."""
+
+    budget: Budget
+    units: UnitSpec
+    allocator: Allocator
+    levels: Sequence[Level]
+    cache: CacheSettings
+    moments: Literal["keep", "drop"]
+    lr_scaling: RateRule | None
+    calibration_steps: int
+    replay: Replay | None
+    tasks: TaskSettings | None
+
+    def make(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        clock: StepClock,
+        loader: TaskLoader | None = None,
+    ) -> Run:
+        """A run of one task, or of those that `loader` serves.
+
+        Raises:
+            ValueError: the settings name tasks that the data does not have.
+        """
+        units = discover_units(module, self.units)
+        replay = copy.copy(self.replay)
+        if replay is not None:
+            replay.refuse_other_run(units, self.levels)
+        ledger = Ledger(budget=self.budget, full_batches=None)
+        may_cache = not ledger.is_unrestricted or (replay is not None and replay.caches)
+        cache = self.cache if may_cache else None
+        is_timed = self.budget.dimension is Dimension.SECOND
+        model = (module, units, trainer.optimizers, self.levels, self.moments, cache)
+        session = Session(*model, is_timed=is_timed)
+        common: dict[str, Any] = {
+            "ledger": ledger,
+            "session": session,
+            "clock": clock,
+            "allocator": self.allocator,
+            "replay": replay,
+            "rate_rule": self.lr_scaling,
+            "calibration_steps": self.calibration_steps,
+            "batches_per_step": trainer.accumulate_grad_batches,
+        }
+        if loader is None:
+            return Run(**common)
+        settings = self.tasks or TaskSettings()
+        settings.check_tasks(loader.tasks)
+        beside = (Session(*model, is_timed=is_timed, beside=session) for _ in loader.tasks[1:])
+        run = TaskRun(
+            **common,
+            sessions=dict(zip(loader.tasks, (session, *beside), strict=True)),
+            affinity=AffinityMeter(module, units, loader.tasks),
+            planner=TaskPlans(settings=settings, tasks=loader.tasks),
+        )
+        run.serve(loader)
+        return run

@@ -1,0 +1,240 @@
+"""Who gets the next steps, and what trains while they do: decided for all tasks together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from typing_extensions import override
+
+from lightning_attnbal.allocate import Allocator, Choice, CurvePrior, Limits, Progress
+from lightning_attnbal.callbacks._exchange import exchange_rate
+from lightning_attnbal.callbacks._task_settings import TaskSettings
+from lightning_attnbal.core import Level, Menu, Plan, Problem
+from lightning_attnbal.multitask import (
+    Outlook,
+    TaskSolution,
+    TaskTerms,
+    allocate_tasks,
+    forecast_gain,
+    help_from_others,
+)
+
+if TYPE_CHECKING:
+    from lightning_attnbal.callbacks._task_run import TaskRun
+
+
+Levels = tuple[Level, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDecision:
+    """Shares and plans for the rest of the run.
+
+    Args:
+        shares: task → share of the batches.
+        plans: task → plan.
+    """
+
+    shares: dict[str, float]
+    plans: dict[str, Plan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given(Allocator):
+    """A choice that was made elsewhere, priced and explained like any other."""
+
+    choice: Choice
+
+    @override
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
+        return self.choice
+
+
+@dataclass(kw_only=True)
+class TaskPlans:
+    """Solves R[task, unit] for what is left of a run.
+
+    Args:
+        settings: what the user wants of the tasks.
+        tasks: their names.
+        validations: task → (training loss, metric) when each validation ran.
+        reasons: task → why it got its share, at the last decision.
+    """
+
+    settings: TaskSettings
+    tasks: tuple[str, ...]
+    validations: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """How much each task's gain counts."""
+        return {task: self.settings.weight(task) for task in self.tasks}
+
+    def see_scores(self, scores: Mapping[str, float], losses: Mapping[str, float]) -> None:
+        """A validation has ended."""
+        for task, (metric, _) in self.settings.metrics.items():
+            if metric in scores and task in losses:
+                self.validations.setdefault(task, []).append((losses[task], scores[metric]))
+
+    def solve(self, run: TaskRun) -> TaskDecision:
+        """Shares and plans; the plans in force stay unless others gain clearly more.
+
+        Raises:
+            InfeasibleBudgetError: what is left buys not one step.
+        """
+        limits = _of_use(run)
+        affinity = _affinity(run)
+        shares = run.shares
+        terms: list[TaskTerms] = []
+        found: TaskSolution | None = None
+        for _ in range(2):  # what others do for a task depends on the shares, and they on it
+            terms = [self._terms(run, task, shares, affinity) for task in self.tasks]
+            found = self._best(run, terms, limits)
+            shares = dict(found.shares)
+        assert found is not None
+        return self._decision(terms, found, limits)
+
+    def _best(self, run: TaskRun, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
+        best = self._allocate(terms, limits)
+        stay = [
+            _stays(term, run.sessions[t].plan) for t, term in zip(self.tasks, terms, strict=True)
+        ]
+        kept = [term for term in stay if term is not None]
+        if len(kept) < len(stay) or not run.history:
+            return best
+        settled = min(1.0, run.num_steps / (run.steps_per_epoch or 1))
+        try:
+            same = self._allocate(kept, limits)
+        except ValueError:  # the plans in force no longer fit what is left
+            return best
+        margin = self.settings.hysteresis * settled * abs(same.value)
+        return same if best.value <= same.value + margin else best
+
+    def _allocate(self, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
+        s = self.settings
+        return allocate_tasks(terms, limits, objective=s.objective, grid=s.grid)
+
+    def _terms(
+        self,
+        run: TaskRun,
+        task: str,
+        shares: Mapping[str, float],
+        affinity: Mapping[tuple[str, str], float],
+    ) -> TaskTerms:
+        session = run.sessions[task]
+        part = run.account.reference[task]
+        problem = session.problem(run.dimension, run.batches_per_step)
+        problem = _with_part_of_filling(replace(problem, task=task), part)
+        progress = run.losses_of[task].progress(session.fresh)
+        per_step = run.batches_per_step
+        done = {t: n / per_step for t, n in run.account.batches.items()}
+        ahead = run.steps_ahead
+        outlook = Outlook(
+            progress=progress,
+            epoch_steps=run.pass_steps(task),
+            helped=help_from_others(task, done, affinity),
+            coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
+            scale=self._scale(task, progress),
+        )
+        low, high = self.settings.bounds(task, part)
+        return TaskTerms(
+            problem=problem,
+            weight=self.settings.weight(task),
+            floor=low,
+            cap=high,
+            gain=forecast_gain(problem, outlook),
+            epoch_steps=max(1, round(part * run.num_samples_batches / per_step)),
+        )
+
+    def _scale(self, task: str, progress: Progress) -> float:
+        """Loss that counts as 1: what a metric's unit is worth, or the task's first loss."""
+        if task in self.settings.metrics:
+            seen = self.validations.get(task, [])
+            rate = exchange_rate(
+                [x for x, _ in seen], [y for _, y in seen], self.settings.metrics[task][1]
+            )
+            if rate is not None:
+                return 1.0 / rate
+        first = next((s.loss for s in progress.segments if math.isfinite(s.loss)), 1.0)
+        return first if first > 0 else 1.0
+
+    def _decision(
+        self, terms: list[TaskTerms], found: TaskSolution, limits: Limits
+    ) -> TaskDecision:
+        plans = {}
+        for task, term in zip(self.tasks, terms, strict=True):
+            steps = found.num_steps[task]
+            alone = _loss_change(term, found.plans[task], steps)
+            words = f"{found.shares[task]:.0%} of the steps, {steps}: {alone}"
+            choice = Choice(
+                levels=found.plans[task],
+                method=f"tasks: {words}",
+                shadow_price=found.shadow_price,
+                bound=term.problem.evaluate(found.plans[task])[1],
+                num_steps=max(1, steps),
+            )
+            plans[task] = _Given(choice=choice)(term.problem, limits)
+            self.reasons[task] = words
+        return TaskDecision(shares=dict(found.shares), plans=plans)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"validations": {task: list(seen) for task, seen in self.validations.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.validations = {
+            t: [(x, y) for x, y in seen] for t, seen in state["validations"].items()
+        }
+
+
+def _stays(term: TaskTerms, plan: Plan | None) -> TaskTerms | None:
+    """The task with the plan in force as its only choice; None if it has none or it cannot stay."""
+    if plan is None:
+        return None
+    menus = []
+    for menu in term.problem.menus:
+        options = tuple(o for o in menu.options if o.level == plan[menu.unit])
+        if not options:
+            return None
+        menus.append(Menu(menu.unit, options))
+    return replace(term, problem=replace(term.problem, menus=tuple(menus)))
+
+
+def _loss_change(term: TaskTerms, levels: Levels, steps: int) -> str:
+    """What the steps are forecast to gain, in words."""
+    assert term.gain is not None
+    (gain,) = term.gain(levels, np.array([float(max(1, steps))]))
+    return f"forecast gain {gain:.2g}"
+
+
+def _with_part_of_filling(problem: Problem, part: float) -> Problem:
+    """The problem of a task whose steps fill this part of the cache."""
+    menus = tuple(
+        Menu(menu.unit, tuple(replace(o, once=o.once * part) for o in menu.options))
+        for menu in problem.menus
+    )
+    return replace(problem, menus=menus)
+
+
+def _of_use(run: TaskRun) -> Limits:
+    """What is left, with no more steps than passes over the data are believed to help."""
+    limits = run.limits
+    passes = sum(run.pass_steps(task) for task in run.sessions) * CurvePrior().passes
+    most = max(1, math.ceil(passes - run.num_steps))
+    return replace(limits, max_steps=min(most, limits.max_steps or most))
+
+
+def _affinity(run: TaskRun) -> dict[tuple[str, str], float]:
+    """(i, k) → what a step of i is worth to k, against a step of k; 0 within its error."""
+    matrix, errors = run.affinity.affinity()
+    sure = np.where(np.abs(matrix) > errors, matrix, 0.0)
+    tasks = run.planner.tasks
+    return {(i, k): float(sure[a, b]) for a, i in enumerate(tasks) for b, k in enumerate(tasks)}

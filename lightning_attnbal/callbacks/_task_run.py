@@ -1,0 +1,371 @@
+"""A balanced run of several tasks: each step serves one, under that task's own plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from lightning_attnbal.allocate import Limits
+from lightning_attnbal.callbacks._decision import Decision
+from lightning_attnbal.callbacks._losses import Losses
+from lightning_attnbal.callbacks._run import Run
+from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._task_account import TaskAccount
+from lightning_attnbal.callbacks._task_plans import TaskPlans
+from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
+from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
+
+_BURST = 2  # sampled steps per task in a row
+_BURSTS = 4  # per epoch
+
+
+@dataclass(kw_only=True)
+class TaskRun(Run):
+    """As `Run`, for tasks that take turns.
+
+    What belongs to the model (applier, cache, clock) is shared; costs, contributions, losses and
+    plan are each task's own. `session` and `losses` are those of the task whose batch is at hand.
+
+    Args:
+        sessions: task → its session.
+        affinity: what a step of one task does for another.
+        planner: decides on shares and plans.
+        loader: serves the batches; known once training starts.
+        task: whose batch is at hand.
+        shares: share of the batches of each task.
+        account: what each task got.
+        losses_of: task → its training losses.
+    """
+
+    sessions: dict[str, Session]
+    affinity: AffinityMeter
+    planner: TaskPlans
+    loader: TaskLoader | None = None
+    task: str = ""
+    shares: dict[str, float] = field(default_factory=dict)
+    account: TaskAccount = field(default_factory=TaskAccount)
+    losses_of: dict[str, Losses] = field(default_factory=dict)
+    _plans: dict[str, Plan] = field(default_factory=dict)
+    _is_new_step: bool = True
+    _burst_began: int = -1
+    _passes: int = -1
+
+    def __post_init__(self) -> None:
+        self.losses_of = {task: Losses() for task in self.sessions}
+        for task, session in self.sessions.items():
+            session.needs_inputs = self.dimension is Dimension.SECOND
+            session.estimates = self._credited(task)
+        self._turn_to(next(iter(self.sessions)))
+
+    def _credited(self, task: str) -> Any:
+        def estimates() -> Mapping[str, float]:
+            return task_worth(self.affinity.estimates(), task, self.planner.weights)
+
+        return estimates
+
+    def serve(self, loader: TaskLoader) -> None:
+        """The batches will come from `loader`."""
+        self.loader = loader
+        total = sum(loader.planned.values())
+        self.shares = {task: n / total for task, n in loader.planned.items()}
+        whole = sum(loader.lengths.values())
+        self.account.reference = {task: n / whole for task, n in loader.lengths.items()}
+        self.session.caches.epoch_batches = self.num_samples_batches
+
+    @property
+    def num_samples_batches(self) -> int:
+        """Batches that hold every sample once; tasks may ask about the same ones."""
+        lengths = [1] if self.loader is None else list(self.loader.lengths.values())
+        return max(lengths) if self.planner.settings.same_samples else sum(lengths)
+
+    def begin_epochs(self, num_batches: int) -> None:
+        """The data has a known length."""
+        self.steps_per_epoch = steps_per_epoch = math.ceil(num_batches / self.batches_per_step)
+        for task, losses in self.losses_of.items():
+            losses.window = max(1, round(steps_per_epoch * self.shares.get(task, 1.0) / 20))
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def _turn_to(self, task: str) -> None:
+        self.task, self.session, self.losses = task, self.sessions[task], self.losses_of[task]
+        self.clock.turn_to(task)
+
+    @contextmanager
+    def as_task(self, task: str) -> Iterator[None]:
+        """As if a batch of `task` were at hand."""
+        now = self.task
+        self._turn_to(task)
+        try:
+            yield
+        finally:
+            self._turn_to(now)
+
+    @property
+    def limits(self) -> Limits:
+        """What is left for the rest of the run."""
+        return self._limits(self.ledger)
+
+    @property
+    def steps_ahead(self) -> float:
+        """Optimizer steps that what is left buys, as plans and shares stand."""
+        limits, cost = self.limits, self.cost_per_batch * self.batches_per_step
+        return limits.steps(cost) if cost > 0 else 0.0
+
+    def pass_steps(self, task: str) -> int:
+        """Optimizer steps of one pass over the data of a task."""
+        batches = 1 if self.loader is None else self.loader.lengths[task]
+        return max(1, math.ceil(batches / self.batches_per_step))
+
+    @property
+    def _seen(self) -> list[str]:
+        """Tasks of which a batch was booked."""
+        return [task for task in self.sessions if self.account.batches.get(task)]
+
+    @property
+    def _next_task(self) -> str | None:
+        """Whose batch comes next, if the epoch has one."""
+        if self.loader is None:
+            return None
+        order, at = self.loader.order, sum(self.loader.served.values())
+        return order[at][0] if at < len(order) else None
+
+    def begin_epoch(self) -> None:
+        """The loader starts anew; what counts for the cache is that every sample came by again."""
+        self.session.applier.refresh()
+
+    def _count_pass(self) -> None:
+        """Tell the cache when every sample has come by once more."""
+        if self.loader is None:
+            return
+        served = self.account.batches
+        if self.planner.settings.same_samples:
+            passes = sum(served.values()) // self.num_samples_batches
+        else:
+            passes = min(served.get(t, 0) // n for t, n in self.loader.lengths.items())
+        if passes != self._passes:
+            self._passes = passes
+            self.session.caches.begin_epoch()
+
+    def begin_batch(self, batch: Any) -> None:
+        """A batch starts: its task's plan takes effect."""
+        (task,) = batch
+        self._turn_to(task)
+        self._count_pass()
+        plan, applier = self.session.plan, self.session.applier
+        if plan is not None and not plan.same_levels(applier.current):
+            optimizers = self.session.optimizers
+            applier.apply(plan, optimizers, keeps_gradients=not self._is_new_step)
+        self._is_new_step = False
+        super().begin_batch(batch)
+
+    # -- what steps say ------------------------------------------------------------------------
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the coming optimizer step is one whose contributions are estimated.
+
+        A burst of steps in a row, so that each task's direction meets each task's next gradient.
+        """
+        if self.batches_per_step > 1:
+            return False  # a step of several tasks' batches says nothing of either
+        if self.is_calibrating:
+            return True
+        every = 50 * len(self.sessions) if self.steps_per_epoch is None else self.steps_per_epoch
+        length = _BURST * len(self.sessions)
+        return self.num_steps % max(2 * length, every // _BURSTS) < length
+
+    def before_step(self) -> None:
+        """Call right before an optimizer step, gradients there."""
+        if not self.is_sampled:
+            self._burst_began = -1
+            return
+        if self._burst_began < 0 and not self.is_calibrating:
+            self.affinity.begin()
+        self._burst_began = max(self._burst_began, 0)
+        self.affinity.see(self.task, self.session.optimizers)
+
+    def after_step(self) -> None:
+        """Nothing: directions are taken before the step."""
+
+    def end_batch(
+        self, *, stepped: bool, epoch: int, loss: Tensor | None = None
+    ) -> Decision | None:
+        """Book a batch; after an optimizer step decide if it is time to, and see what is left."""
+        before = self.ledger.spent.amount
+        task = self.task
+        self._is_new_step = stepped
+        decision = super().end_batch(stepped=stepped, epoch=epoch, loss=loss)
+        self.account.spend(task, self.ledger.spent.amount - before, loss)
+        return decision
+
+    def _charge(self, flops: float, full_flops: float) -> None:
+        """Book a batch; the full run serves each task in proportion to its data."""
+        self.account.serve(self.task, full_flops)
+        mean = self.account.full_flops_per_batch
+        whole = mean * (self.ledger.batches + 1)
+        super()._charge(flops, whole - self.ledger.full_flops)
+
+    # -- costs ---------------------------------------------------------------------------------
+
+    @property
+    def cost_per_batch(self) -> float:
+        """Expected mean cost of the batches left under the plans in force; NaN before the first."""
+        return self._mean(lambda: super(TaskRun, self).cost_per_batch)
+
+    def _mean(self, of: Any) -> float:
+        """Mean over the tasks seen, by their shares."""
+        seen = self._seen
+        total = sum(self.shares[task] for task in seen)
+        if not seen or not total:
+            return math.nan
+        costs = []
+        for task in seen:
+            with self.as_task(task):
+                costs.append(self.shares[task] * of())
+        return float(sum(costs) / total)
+
+    def _step_cost(self) -> float:
+        """What the next optimizer step may cost."""
+        seen, task = self._seen, self._next_task
+        if not seen:
+            return math.nan
+        costs = []
+        for name in [task] if task in seen else seen:
+            with self.as_task(name):
+                costs.append(super()._step_cost())
+        return max(costs)
+
+    def _planned_step(self) -> float:
+        plan = self.session.plan
+        return self._step_cost() if plan is None else plan.cost_per_step
+
+    @property
+    def lr_factor(self) -> float:
+        """Factor of the learning rate under the plan in force."""
+        return 1.0 if self.session.plan is None else self.session.plan.lr_factor
+
+    # -- decisions -----------------------------------------------------------------------------
+
+    def _is_calibrated(self) -> bool:
+        """Every task was seen, and steps enough for a first look at what one does for another."""
+        wanted = max(self._calibration_end(), len(self.sessions))
+        return len(self._seen) == len(self.sessions) and self.num_steps >= wanted
+
+    def _calibration_end(self) -> int:
+        most = _BURST * len(self.sessions)
+        step = self._mean(super()._step_cost)
+        affordable = (self.ledger.remaining + self.num_steps * step) / step
+        return max(1, min(max(most, self.calibration_steps), math.floor(affordable / 20)))
+
+    def decide(self, epoch: int, why: str) -> Decision | None:
+        """Solve for what is left and apply the answer; None if nothing is left to solve for."""
+        if self.dimension is Dimension.SECOND:
+            self._fit_all_seconds()
+        if self.ledger.is_unrestricted:
+            plans = {task: replace(s.full_plan, task=task) for task, s in self.sessions.items()}
+            return self._put_all(plans, epoch, why)
+        if self.history and not self.ledger.can_afford(self._step_cost()):
+            return None
+        try:
+            found = self.planner.solve(self)
+        except InfeasibleBudgetError:
+            if self.history or self.dimension is Dimension.SECOND:
+                return None
+            raise
+        self.shares = dict(found.shares)
+        if self.loader is not None:
+            self.loader.set_shares(self.shares)
+        return self._put_all(found.plans, epoch, why)
+
+    def _fit_all_seconds(self) -> None:
+        full = 0.0
+        for task in self._seen:
+            with self.as_task(task):
+                self._fit_seconds()
+            full += self.account.reference[task] * self.ledger.full_seconds_per_batch
+        self.ledger.full_seconds_per_batch = full
+
+    def _put_all(self, plans: Mapping[str, Plan], epoch: int, why: str) -> Decision:
+        decision = None
+        for task, plan in plans.items():
+            with self.as_task(task):
+                decision = self._put(self._with_rate(plan), epoch, why)
+                self.session.plan = decision.plan
+        assert decision is not None
+        self.plan_steps_left = self._steps_until_next(decision.plan)
+        self.once_left = self.once_per_step = 0.0
+        return decision
+
+    def _steps_until_next(self, plan: Plan) -> int | None:  # noqa: ARG002 (of all tasks)
+        if self.dimension is Dimension.FLOP:
+            return None
+        per_step = self.cost_per_batch * self.batches_per_step
+        left = self.ledger.remaining / per_step if per_step > 0 else math.inf
+        return max(10, int(left / 4)) if math.isfinite(left) else None
+
+    @property
+    def latest(self) -> tuple[Decision, ...]:
+        """The last decision of each task, those taken at the same time."""
+        return tuple(self.history[-len(self.sessions) :])
+
+    def close(self) -> None:
+        """Leave no trace on the model."""
+        for session in self.sessions.values():
+            session.close()
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        first = next(iter(self.sessions))
+        with self.as_task(first):
+            state = super().state_dict()
+        return {
+            **state,
+            "sessions": {task: s.state_dict() for task, s in self.sessions.items()},
+            "plans": {
+                task: None if s.plan is None else s.plan.to_dict()
+                for task, s in self.sessions.items()
+            },
+            "losses_of": {task: x.state_dict() for task, x in self.losses_of.items()},
+            "affinity": self.affinity.state_dict(),
+            "planner": self.planner.state_dict(),
+            "account": self.account.state_dict(),
+            "shares": dict(self.shares),
+            "step": (self._is_new_step, self._burst_began, self._passes),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: the tasks are not those of the checkpoint.
+        """
+        odd = sorted(set(state["sessions"]) ^ set(self.sessions))
+        if odd:
+            msg = (
+                f"Expected the tasks of the checkpoint ({', '.join(state['sessions'])}), but these "
+                f"are only in one of the two: {', '.join(odd)}. Resume with the same tasks; to add "
+                "or drop one, start a new run from the weights."
+            )
+            raise ValueError(msg)
+        for task, session in self.sessions.items():
+            session.load_state_dict(state["sessions"][task])
+            self.losses_of[task].load_state_dict(state["losses_of"][task])
+        self.affinity.load_state_dict(state["affinity"])
+        self.planner.load_state_dict(state["planner"])
+        self.account.load_state_dict(state["account"])
+        self.shares = dict(state["shares"])
+        self._is_new_step, self._burst_began, self._passes = state["step"]
+        self._plans = {t: Plan.from_dict(p) for t, p in state["plans"].items() if p is not None}
+        with self.as_task(next(iter(self.sessions))):
+            super().load_state_dict(state)
+
+    def _resume_plans(self) -> None:
+        for task, plan in self._plans.items():
+            self.sessions[task].resume(plan)

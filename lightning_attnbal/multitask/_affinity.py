@@ -1,0 +1,224 @@
+"""What a step of one task does for the loss of another, from steps that run anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_attnbal.core import Unit, check_choice
+from lightning_attnbal.measure import (
+    Contribution,
+    ContributionMeter,
+    Reduction,
+    momentum_gain,
+    update_direction,
+)
+from lightning_attnbal.multitask._affinity_matrix import Affinity, affinity_matrix
+
+Tensors = dict[str, Tensor]
+"""Tensors of one unit, by the name of the parameter they belong to."""
+
+
+class AffinityMeter:
+    """Collects, per unit, what a step of task i takes off the loss of task k, without extra passes.
+
+    v[i][k] = ⟨u_i, g_k⟩, with u_i the direction that the optimizer gave the gradient of an earlier
+    step of task i (`update_direction` as a step, times `momentum_gain`) and g_k the gradient of a
+    step of task k. In loss units of task k per unit of learning rate, in (−inf, inf). The batches
+    are drawn independently, also for i = k, so v is unbiased for ⟨E u_i, ∇L_k⟩: noise never meets
+    itself. v[i][i] is the task's own contribution, on the scale of `CrossBatchMeter` in the long
+    run. Momentum is in it as a factor only, because the step that is really taken mixes tasks.
+
+    For training that serves one task per optimizer step. Call `begin` and then `see` before each
+    step of a short burst: every step is crossed with the last one of each task, and takes the place
+    of its own. Short, because u_i and g_k are taken at weights that lie as many steps apart.
+
+    A unit counts for (i, k) if every parameter that the step of i moved has a gradient from k too;
+    a unit that is frozen while k trains, or that k does not use (the head of i), is left out.
+    Estimates that share a gradient are not independent, so `std_error` is approximate. A direction
+    with NaN is counted in `skipped` with each step it meets, until the task's next step.
+
+    Cost: T inner products over the trained weights per step, for T tasks, and T float32 copies of
+    them while a burst lasts. Nothing is drawn at random, and weights, gradients and moments are
+    only read. Under data parallelism all ranks have the same gradients: take one rank's state.
+
+    State (`state_dict`): per pair of tasks and unit count, mean and sum of squared deviations,
+    combined over ranks exactly, and the kept directions, which each rank keeps to itself. All saved
+    and restored, so a resumed run finds what the uninterrupted one does.
+
+    Args:
+        model: the model the units belong to.
+        units: the units, forward order.
+        tasks: names of the tasks, at least one, each once.
+
+    Raises:
+        ValueError: no tasks, or one named twice.
+
+    Source:
+        Fifty et al., "Efficiently Identifying Task Groupings for Multi-Task Learning" (TAG),
+        NeurIPS 2021, measures 1 − L_k(after a step of i) / L_k(before) on the batch of i by extra
+        forward passes. Here: the first-order decrease, on another batch, from gradients at hand.
+
+    Example:
+        >>> from lightning_attnbal.core import UnitKind
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> unit = Unit("all", 0, UnitKind.BLOCK, ("",), ("weight",), 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> meter = AffinityMeter(model, [unit], ["a", "b"])
+        >>> meter.begin()
+        >>> for task, gradient in [("a", (3.0, 1.0)), ("b", (1.0, -1.0)), ("a", (3.0, -1.0))]:
+        ...     model.weight.grad = torch.tensor([gradient])
+        ...     meter.see(task, [optimizer])
+        >>> {pair: found["all"].mean for pair, found in meter.estimates().items()}
+        {('a', 'a'): 8.0, ('a', 'b'): 2.0, ('b', 'a'): 4.0}
+        >>> meter.values("a", {"a": 1.0, "b": 0.5})
+        {'all': 9.0}
+    """
+
+    REDUCTIONS: ClassVar[Mapping[str, Reduction]] = {"products": "moments", "directions": "own"}
+
+    def __init__(self, model: nn.Module, units: Sequence[Unit], tasks: Sequence[str]) -> None:
+        if not tasks or len(set(tasks)) < len(tasks):
+            msg = f"Expected `tasks` to be at least one name, each once, but got {list(tasks)}."
+            raise ValueError(msg)
+        self.tasks = tuple(tasks)
+        self._parameters = {unit.name: _named_once(model, unit) for unit in units}
+        self._products = {pair: _Products(units) for pair in product(tasks, tasks)}
+        self._directions: dict[str, dict[str, Tensors]] = {}
+
+    @property
+    def skipped(self) -> int:
+        """How many estimates were not finite, over all pairs and units."""
+        return sum(products.skipped for products in self._products.values())
+
+    def begin(self) -> None:
+        """Forget the kept directions, for a burst begins or ends; the estimates stay."""
+        self._directions = {}
+
+    @torch.no_grad()
+    def see(self, task: str, optimizers: Sequence[Optimizer]) -> None:
+        """Cross the gradients of a step of `task`, which is about to be taken, with earlier ones.
+
+        Args:
+            task: whose batches gave the gradients.
+            optimizers: those that hold the parameters; the gradients are accumulated and unscaled.
+
+        Raises:
+            ValueError: the meter doesn't know the task.
+        """
+        check_choice("task", task, self.tasks)
+        gradients = {unit: _gradients(those) for unit, those in self._parameters.items()}
+        for earlier, directions in self._directions.items():
+            for unit, moved in directions.items():
+                if moved.keys() <= gradients[unit].keys():
+                    self._products[earlier, task].add(unit, (moved, gradients[unit]))
+        self._directions.pop(task, None)  # freed before the new one is made
+        self._directions[task] = self._step(gradients, optimizers)
+
+    def _step(
+        self, gradients: Mapping[str, Tensors], optimizers: Sequence[Optimizer]
+    ) -> dict[str, Tensors]:
+        """Where the optimizers would go along these gradients; units that don't move are absent."""
+        owner = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
+        steps: dict[str, Tensors] = {}
+        for unit, found in gradients.items():
+            for name, gradient in found.items():
+                parameter = self._parameters[unit][name]
+                optimizer = owner.get(id(parameter))
+                if optimizer is not None:
+                    direction = update_direction(optimizer, parameter, gradient, as_step=True)
+                    gain = momentum_gain(optimizer, parameter)
+                    steps.setdefault(unit, {})[name] = gain * direction  # never the gradient itself
+        return steps
+
+    def forget(self, units: Iterable[str]) -> None:
+        """Start the estimates of `units` afresh, because new ones are about to be collected."""
+        units = list(units)
+        for products in self._products.values():
+            products.forget(units)
+
+    def estimates(self) -> dict[tuple[str, str], dict[str, Contribution]]:
+        """The estimates by (task i that steps, task k that gains) and unit."""
+        return {pair: found for pair, p in self._products.items() if (found := p.compute())}
+
+    def values(self, task: str, weights: Mapping[str, float]) -> dict[str, float]:
+        """What a step of `task` is worth per unit, to all tasks together: Σ_k w_k · v[task][k].
+
+        A pair of which nothing is known counts 0, and so does a task without a weight.
+
+        Raises:
+            ValueError: the meter doesn't know the task, or one of the weights'.
+        """
+        check_choice("task", task, self.tasks)
+        totals: dict[str, float] = {}
+        for other, weight in weights.items():
+            check_choice("weights", other, self.tasks)
+            for unit, found in self._products[task, other].compute().items():
+                totals[unit] = totals.get(unit, 0.0) + weight * found.mean
+        return {unit: totals[unit] for unit in self._parameters if unit in totals}
+
+    def affinity(self, units: Collection[str] | None = None) -> Affinity:
+        """How much each task's step does for each other task, in [−1, 1]: see `affinity_matrix`."""
+        return affinity_matrix(self.estimates(), self.tasks, units)
+
+    def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Become the meter that took in what all of `states` did; see `ContributionMeter.merge`."""
+        states = list(states)
+        for (i, k), products in self._products.items():
+            products.merge([state["products"][i][k] for state in states])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        found = {i: {k: self._products[i, k].state_dict() for k in self.tasks} for i in self.tasks}
+        directions = {
+            task: {u: {**t} for u, t in d.items()} for task, d in self._directions.items()
+        }
+        return {"products": found, "directions": directions}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; tasks and units that are gone are dropped."""
+        for (i, k), products in self._products.items():
+            saved = state["products"].get(i, {}).get(k)
+            products.load_state_dict(saved or {"moments": {}, "skipped": 0})
+        self._directions = {
+            task: {u: self._placed(u, found) for u, found in d.items() if u in self._parameters}
+            for task, d in state["directions"].items()
+            if task in self.tasks
+        }
+
+    def _placed(self, unit: str, directions: Tensors) -> Tensors:
+        """The directions where their parameters are."""
+        return {n: d.to(self._parameters[unit][n].device) for n, d in directions.items()}
+
+
+class _Products(ContributionMeter[tuple[Tensors, Tensors]]):
+    """The estimates of one pair of tasks; a sample is (direction of i, gradient of k)."""
+
+    @override
+    def estimate(self, unit: str, sample: tuple[Tensors, Tensors]) -> float:
+        moved, gradients = sample
+        return float(sum(_inner(direction, gradients[name]) for name, direction in moved.items()))
+
+
+def _inner(direction: Tensor, gradient: Tensor) -> Tensor:
+    """⟨u, g⟩ as `cross_decrease` has it, in one pass over the numbers."""
+    dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
+    return torch.dot(direction.flatten(), dense.to(direction).flatten())
+
+
+def _named_once(model: nn.Module, unit: Unit) -> dict[str, nn.Parameter]:
+    """The unit's parameters by name, tied ones under one of their names."""
+    by_name = dict(model.named_parameters(remove_duplicate=False))
+    names = {id(by_name[name]): name for name in unit.parameters}
+    return {name: by_name[name] for name in names.values()}
+
+
+def _gradients(parameters: Mapping[str, nn.Parameter]) -> Tensors:
+    """The gradients there are, of parameters that train."""
+    return {n: p.grad for n, p in parameters.items() if p.requires_grad and p.grad is not None}

@@ -1,0 +1,1 @@
+"""Ways to share a budget among several tasks, compared at equal cost."""

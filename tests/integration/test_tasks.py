@@ -1,0 +1,201 @@
+"""Several tasks under one budget, with a real Trainer."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_attnbal.callbacks import AttentionBalancer, TaskScheduler, TaskSettings
+from lightning_attnbal.multitask import Proportional, Uniform
+from lightning_attnbal.tracking import (
+    AffinityMeasured,
+    PlanDecided,
+    SharesDecided,
+    TasksServed,
+    read_events,
+)
+from tests.integration.tasks_run import TwoHeads, fit, loaders, trained_before
+from tests.integration.tiny import same, weights
+
+without_saver = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+
+
+class Watch(Callback):
+    """Which trunk units moved in the steps of which task."""
+
+    def __init__(self) -> None:
+        self.moved: list[tuple[str, frozenset[str], frozenset[str]]] = []
+
+    def setup(self, trainer, pl_module, stage):
+        self.balancer = next(c for c in trainer.callbacks if isinstance(c, AttentionBalancer))
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.before = weights(pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        (task,) = batch
+        after = pl_module.state_dict()
+        moved = {n for n, t in self.before.items() if not torch.equal(t, after[n])}
+        units = {unit.name for unit in self.balancer.units if moved.intersection(unit.parameters)}
+        plans = [d.plan for d in self.balancer.history if d.plan.task == task]
+        trained = frozenset(plans[-1].trained) if plans else frozenset()
+        self.moved.append((task, frozenset(units), trained))
+
+
+@pytest.mark.parametrize("share", ["30%", "60%"])
+def test_ends_within_the_budget_although_steps_differ_tenfold(tmp_path, share):
+    balancer = AttentionBalancer(share, tasks=TaskSettings())
+    fit(tmp_path, balancer, max_epochs=6)
+    dearest = max(d.plan.cost_per_step for d in balancer.history)
+    assert balancer.limit is not None
+    assert balancer.spent <= balancer.limit
+    assert balancer.spent.amount >= balancer.limit.amount - 2 * dearest
+
+
+def test_a_task_trains_what_its_plan_says(tmp_path):
+    watch = Watch()
+    balancer = AttentionBalancer("30%", tasks=TaskSettings(), levels=("frozen", "full"))
+    fit(tmp_path, watch, balancer, max_epochs=6)
+    planned = [(moved, trained) for _, moved, trained in watch.moved[:-1] if trained]
+    assert planned
+    for moved, trained in planned:
+        assert moved <= trained | {"head"}
+
+
+def test_full_budget_is_the_run_without_a_balancer(tmp_path):
+    alone, _ = fit(tmp_path / "a", TaskScheduler(Proportional()))
+    balanced, _ = fit(tmp_path / "b", AttentionBalancer("100%", tasks=TaskSettings()))
+    assert balanced.served == alone.served
+    assert same(weights(balanced), weights(alone))
+
+
+def test_the_stream_tells_shares_plans_and_affinity(tmp_path):
+    balancer = AttentionBalancer("50%", tasks=TaskSettings())
+    model, _ = fit(tmp_path, balancer, data=loaders(length=6))
+    events = read_events(tmp_path / "attnbal.jsonl")
+    assert {e.plan.task for e in events if isinstance(e, PlanDecided)} == {"short", "long"}
+    shares = [e for e in events if isinstance(e, SharesDecided)]
+    assert all(sum(e.batches.values()) == 20 for e in shares)
+    assert all(abs(sum(e.shares.values()) - 1) < 1e-9 for e in shares)
+    served = [e for e in events if isinstance(e, TasksServed)][-1]
+    assert sum(served.batches.values()) <= len(model.served)
+    assert [e.tasks for e in events if isinstance(e, AffinityMeasured)][:1] == [("short", "long")]
+    assert "task long" in balancer.explain()
+    assert sum(balancer.shares.values()) == pytest.approx(1)
+
+
+class Stop(Callback):
+    """Breaks off after so many batches."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.at:
+            raise RuntimeError("pulled the plug")
+
+
+@without_saver
+@pytest.mark.parametrize("at", [3, 13, pytest.param(27, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("levels", [("frozen", "full"), ("cached", "frozen", "full")])
+def test_resumed_equals_uninterrupted(tmp_path, at, levels):
+    def balancer():
+        return AttentionBalancer("50%", tasks=TaskSettings(), levels=levels)
+
+    whole = balancer()
+    reference, _ = fit(tmp_path / "whole", whole)
+    saver = ModelCheckpoint(tmp_path / "part", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        fit(tmp_path / "part", balancer(), saver, Stop(at + 1), enable_checkpointing=True)
+    path = next((tmp_path / "part").glob(f"*step={at}.ckpt"))
+    resumed = balancer()
+    model, _ = fit(tmp_path / "part", resumed, ckpt_path=str(path))
+    assert model.served == reference.served[at:]
+    assert model.seen == reference.seen[at:]
+    assert [d.plan for d in resumed.history] == [d.plan for d in whole.history]
+    assert resumed.spent.amount == pytest.approx(whole.spent.amount, rel=1e-12)
+    assert same(weights(model), weights(reference))
+
+
+def test_accumulated_gradients_of_another_task_are_kept(tmp_path):
+    class Cut(Callback):
+        grads: list[bool]
+
+        def __init__(self):
+            self.grads = []
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            heads = pl_module.heads
+            self.grads.append(all(h.weight.grad is not None for h in heads.values()))
+
+    cut = Cut()
+    data = loaders(10, 10, length=6)
+    balancer = AttentionBalancer("50%", tasks=TaskSettings(reach=1.0))
+    fit(tmp_path, balancer, cut, data=data, accumulate_grad_batches=2)
+    assert all(cut.grads)
+
+
+def test_scheduler_serves_by_its_rule(tmp_path):
+    scheduler = TaskScheduler(Uniform())
+    model, _ = fit(tmp_path, scheduler, max_epochs=2)
+    assert Counter(model.served) == {"short": 20, "long": 20}
+    assert {task: len(losses) for task, losses in scheduler.losses.items()} == {
+        "short": 2,
+        "long": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "error", "words"),
+    [
+        (TaskSettings(weights={"lon": 2.0}), None, ValueError, "tasks of the data .short, long"),
+        (
+            TaskSettings(floors={"short": 0.6, "long": 0.6}),
+            None,
+            ValueError,
+            r"`floors` to sum to at most 1",
+        ),
+        (
+            TaskSettings(),
+            loaders()["short"],
+            MisconfigurationException,
+            "a dict of one DataLoader per task",
+        ),
+    ],
+    ids=["unknown task", "floors above 1", "no dict"],
+)
+def test_bad_tasks_are_refused_before_training(tmp_path, settings, data, error, words):
+    model = trained_before(TwoHeads())
+    before = weights(model)
+    with pytest.raises(error, match=words):
+        fit(tmp_path, AttentionBalancer("50%", tasks=settings), model=model, data=data)
+    assert same(weights(model), before)
+
+
+@without_saver
+def test_a_checkpoint_of_other_tasks_is_refused(tmp_path):
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=5)
+    fit(tmp_path, AttentionBalancer("50%", tasks=TaskSettings()), saver, enable_checkpointing=True)
+    path = next(tmp_path.glob("*.ckpt"))
+    data = loaders()
+    data["extra"] = data["short"]
+    model = trained_before(TwoHeads())
+    with pytest.raises(ValueError, match="extra"):
+        fit(
+            tmp_path,
+            AttentionBalancer("50%", tasks=TaskSettings()),
+            model=model,
+            data=data,
+            ckpt_path=str(path),
+        )
+
+
+def test_tasks_cannot_be_replayed(tmp_path):
+    fit(tmp_path, AttentionBalancer("50%", tasks=TaskSettings()))
+    with pytest.raises(ValueError, match="one of `tasks` and `replay`"):
+        AttentionBalancer("50%", tasks=TaskSettings(), replay=tmp_path)
