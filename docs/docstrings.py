@@ -8,19 +8,20 @@ from typing import Any
 from griffe import Extension, Object
 
 _EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
-_INDEXED = re.compile(r"`[^`]*`|(?<=\w)\[([a-z]+)\]\[([a-z]+)\]")
+_INDICES = re.compile(r"`[^`]*`|(?<=\w)\[([a-z]+)\]\[([a-z]+)\]")
+_LIST = re.compile(r"^(\S.*)\n(?=1\. )", re.MULTILINE)
 
 
 class Docstrings(Extension):
-    """Doctests under `Example:` are code, and the formula v[i][k] is no link."""
+    """Doctests under `Example:` are code, and the rest is Markdown as GitHub reads it."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Rewrite a docstring before it is parsed."""
         if obj.docstring is not None:
-            text = _EXAMPLE.sub("Examples:", obj.docstring.value)
-            obj.docstring.value = escape_indices(text)
+            obj.docstring.value = as_on_github(_EXAMPLE.sub("Examples:", obj.docstring.value))
 
 
-def escape_indices(text: str) -> str:
-    """Two indices in a row are Markdown's link by reference, unless escaped or in code."""
-    return _INDEXED.sub(lambda m: m[0] if m[1] is None else rf"\[{m[1]}\]\[{m[2]}\]", text)
+def as_on_github(text: str) -> str:
+    """Python-Markdown wants a blank line before a list, and takes v[i][k] for a link."""
+    plain = _INDICES.sub(lambda m: m[0] if m[1] is None else rf"\[{m[1]}\]\[{m[2]}\]", text)
+    return _LIST.sub(r"\1\n\n", plain)

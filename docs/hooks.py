@@ -12,7 +12,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from docstrings import escape_indices  # beside this file; mkdocs adds the folder to the path
+from docstrings import as_on_github  # beside this file; mkdocs adds the folder to the path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -55,9 +55,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Fill in sections of the README; leave formulas with indices alone."""
-    filled = _README_SECTION.sub(lambda found: readme_section(found[1]), markdown)
-    return escape_indices(filled)
+    """Fill in sections of the README."""
+    return as_on_github(_README_SECTION.sub(lambda found: readme_section(found[1]), markdown))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001

@@ -19,6 +19,7 @@ from lightning_attnbal.callbacks._decision import Decision
 from lightning_attnbal.callbacks._making import RunMaker
 from lightning_attnbal.callbacks._pace import Pace, make_pace
 from lightning_attnbal.callbacks._probes import Probes
+from lightning_attnbal.callbacks._publish import make_publisher
 from lightning_attnbal.callbacks._recording import RunRecord
 from lightning_attnbal.callbacks._refuse import (
     full_run_batches,
@@ -205,6 +206,7 @@ class AttentionBalancer(RunView):
         self._serving: TaskData | None = None
         self._restored: Mapping[str, Any] | None = None
         self._global_step = 0
+        self._epoch = 0
 
     # -- set-up ------------------------------------------------------------------------------
 
@@ -244,7 +246,8 @@ class AttentionBalancer(RunView):
         if math.isfinite(trainer.num_training_batches):
             run.begin_epochs(int(trainer.num_training_batches))
         self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
-        self._record = RunRecord(Path(trainer.log_dir or trainer.default_root_dir))
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self._record = RunRecord(folder, make_publisher(trainer))
         self._watch = Watch(trainer, run, self._record, self._stopwatch)
         if self._restored is not None:
             run.load_state_dict(self._restored["run"])
@@ -255,6 +258,7 @@ class AttentionBalancer(RunView):
         self._record.start(run, seed=self.seed, device=str(pl_module.device))
         if self.replay is not None and self._restored is None:
             self._record.noted(run, f"The plans are those of {self.replay}.")
+        self._record.show()
         self._global_step = trainer.global_step
         self._pace.advance(run.progress, run.step_share)
         trainer.should_stop = trainer.should_stop or bool(run.finished)
@@ -323,8 +327,11 @@ class AttentionBalancer(RunView):
     ) -> None:
         if self._run is None or self._record is None or self._pace is None or self._rate is None:
             return
+        if self._watch is not None:
+            self._watch.end_batch()
         stepped = trainer.global_step > self._global_step
         self._global_step = trainer.global_step
+        self._epoch = trainer.current_epoch
         decision = self._run.end_batch(
             stepped=stepped,
             epoch=trainer.current_epoch,
@@ -333,13 +340,14 @@ class AttentionBalancer(RunView):
         self._rate.end()
         self._pace.advance(self._run.progress, self._run.step_share)
         self._announce(decision)
-        self._log(trainer, pl_module)
+        self._log(trainer)
         if self._run.finished:
             trainer.should_stop = True
         if trainer.is_last_batch:
             with self._stopwatch.during(PROBES):
                 self._probes.run(trainer, pl_module, self._run)
             self._run.ended_epoch = trainer.current_epoch
+        self._record.show()
 
     @override
     @timed(VALIDATION)
@@ -356,8 +364,9 @@ class AttentionBalancer(RunView):
         seen, whole = (sum(n) if isinstance(n, list) else n for n in batches)
         if math.isfinite(whole):
             self._clock.end_validation(int(seen if trainer.sanity_checking else whole), int(whole))
-        if self._watch is not None:
-            self._watch.end_validation()
+        if self._watch is not None and self._record is not None:
+            self._run.see_scores(self._watch.end_validation())
+            self._record.show()
 
     @override
     @timed(OTHER)
@@ -377,6 +386,7 @@ class AttentionBalancer(RunView):
         if self._run.goes_on:
             self._announce(self._run.decide(epoch, EPOCH_END))
             self._pace.advance(self._run.progress, self._run.step_share)
+        self._record.show()
 
     @override
     @timed(OTHER)
@@ -385,8 +395,9 @@ class AttentionBalancer(RunView):
             self._watch.end()
             self._run.ledger.seconds = self._clock.elapsed()
             self._record.end(
-                self._run, epoch=trainer.current_epoch, learning_rate=self._learning_rate(trainer)
+                self._run, epoch=self._epoch, learning_rate=self._learning_rate(trainer)
             )
+            self._record.show()
         self._close()
 
     @override
@@ -411,6 +422,8 @@ class AttentionBalancer(RunView):
             self._pace.release()
         if self._watch is not None:
             self._watch.close()
+        if self._record is not None:
+            self._record.close()
 
     # -- what is said ------------------------------------------------------------------------
 
@@ -424,17 +437,14 @@ class AttentionBalancer(RunView):
         self._record.decided(self._run)
         self._watch.decided()
 
-    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _log(self, trainer: pl.Trainer) -> None:
         """Progress bar, loggers and the event stream, as often as the user has loggers write."""
         assert self._run is not None
         assert self._record is not None
         if self._run.num_steps % _log_every(trainer) and not self._run.finished:
             return
         assert self._watch is not None
-        ledger, share = self._run.ledger, self._run.progress
         self._watch.show()
-        spent = {"attnbal/budget/spent": ledger.spent.amount, "attnbal/budget/share": share}
-        pl_module.log_dict(spent, batch_size=1)
         self._record.spent(
             self._run, epoch=trainer.current_epoch, learning_rate=self._learning_rate(trainer)
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_attnbal.callbacks._decision import Decision, changes
 from lightning_attnbal.callbacks._run import Run
@@ -38,21 +39,36 @@ from lightning_attnbal.tracking import (
     TimeSpent,
     UnitInfo,
 )
+from lightning_attnbal.tracking.views import Publisher
 
 FILE_NAME = "attnbal.jsonl"
 
 
 class RunRecord:
-    """Writes what a run did to `attnbal.jsonl` in `folder`, as typed events."""
+    """Writes what a run did to `attnbal.jsonl` in `folder`, as typed events, and has it shown.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the file goes.
+        publisher: shows the events in loggers; none where there is none.
+    """
+
+    def __init__(self, folder: Path, publisher: Publisher | None = None) -> None:
         self.path = folder / FILE_NAME
         self._recorder = Recorder(self.path)
+        self._publisher = Publisher(()) if publisher is None else publisher
 
     @property
     def events(self) -> tuple[Event, ...]:
         """The events so far."""
         return tuple(self._recorder.events)
+
+    def show(self) -> None:
+        """Have what is new shown in the loggers."""
+        self._publisher.publish(self._recorder.events)
+
+    def close(self) -> None:
+        """No more events will come; after a regular end there is nothing left to show."""
+        self._publisher.close(self._recorder.events)
 
     def start(self, run: Run, *, seed: int, device: str) -> None:
         """Open the stream; a resumed run goes on in its own."""
@@ -138,11 +154,8 @@ class RunRecord:
         )
         matrix, errors = run.affinity.affinity()
         if not np.isnan(matrix).all():
-            found = (tuple(map(tuple, values.tolist())) for values in (matrix, errors))
-            names = ("affinity", "errors")
-            tasks = run.planner.tasks
-            pairs = dict(zip(names, found, strict=True))
-            self._recorder.record(AffinityMeasured(tasks=tasks, **pairs, **at))
+            pairs: dict[str, Any] = {"affinity": _rows(matrix), "errors": _rows(errors)}
+            self._recorder.record(AffinityMeasured(tasks=run.planner.tasks, **pairs, **at))
 
     def noted(self, run: Run, text: str, *, epoch: int = 0) -> None:
         """Something a reader should know."""
@@ -230,3 +243,8 @@ class RunRecord:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left the stream."""
         self._recorder.load_state_dict(state)
+        self._publisher.skip(self._recorder.events)
+
+
+def _rows(matrix: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))

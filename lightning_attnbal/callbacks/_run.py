@@ -189,6 +189,9 @@ class Run:
         """Call after a sampled optimizer step, gradients still there."""
         self.session.after_step()
 
+    def see_scores(self, scores: Mapping[str, float]) -> None:
+        """A validation has ended; decisions about one task go by its training loss alone."""
+
     def end_forward(self, loss: Tensor | None = None) -> None:
         """The forward pass of a batch is over; before the first weight moves, check the budget."""
         self.session.end_forward(loss)

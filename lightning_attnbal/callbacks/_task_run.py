@@ -134,6 +134,10 @@ class TaskRun(Run):
         order, at = self.loader.order, sum(self.loader.served.values())
         return order[at][0] if at < len(order) else None
 
+    def see_scores(self, scores: Mapping[str, float]) -> None:
+        """A validation has ended: what a task's loss is worth in the metric its user wants."""
+        self.planner.see_scores(scores, self.account.losses)
+
     def begin_epoch(self) -> None:
         """The loader starts anew; what counts for the cache is that every sample came by again."""
         self.session.applier.refresh()

@@ -11,6 +11,7 @@ from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._task_run import TaskRun
 from lightning_attnbal.core import Budget, Dimension, Plan, Quantity, Unit
 from lightning_attnbal.tracking import Event
+from lightning_attnbal.tracking.report import ReportView
 
 
 class RunView(pl.Callback):
@@ -69,6 +70,13 @@ class RunView(pl.Callback):
     def events(self) -> tuple[Event, ...]:
         """The event stream so far, as written to `attnbal.jsonl`."""
         return () if self._record is None else self._record.events
+
+    def report(self) -> ReportView:
+        """The run's figures and decisions, for the last line of a notebook's cell.
+
+        `attnbal report` writes the same as a page of its own.
+        """
+        return ReportView(self.events)
 
     def explain(self) -> str:
         """Budget and spending, every decision with what it changed, each change with its reason."""

@@ -63,6 +63,10 @@ class Watch:
             took, self._seconds_read = read - self._seconds_read, read
             self._stopwatch.move(FORWARD, CACHE, min(took, self._stopwatch.lap))
 
+    def end_batch(self) -> None:
+        """A batch is over, perhaps without a loss; what is counted now is not looked at."""
+        self._attention.end_forward()
+
     def end_backward(self) -> None:
         """The gradients of a batch are there."""
         session = self._run.session
@@ -86,12 +90,13 @@ class Watch:
         left = ledger.seconds_left(self._run.cost_per_batch)
         self._view.show(self._run.progress, left, session.plan or session.full_plan)
 
-    def end_validation(self) -> None:
-        """Scores are in."""
+    def end_validation(self) -> dict[str, float]:
+        """Scores are in: these."""
         if self._trainer.sanity_checking:
-            return
+            return {}
         self._scored = self._scores()
         self._record.scored(self._run, self._scored, epoch=self._trainer.current_epoch)
+        return self._scored
 
     def end_epoch(self, epoch: int) -> None:
         """Record where the time went."""

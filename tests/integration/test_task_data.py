@@ -297,6 +297,7 @@ class Write(Callback):
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 @pytest.mark.parametrize("divided", [True, False], ids=["divided", "by-the-user"])
 def test_ranks_of_a_trainer_serve_the_same_tasks(divided, tmp_path):
     fit(
@@ -304,7 +305,7 @@ def test_ranks_of_a_trainer_serve_the_same_tasks(divided, tmp_path):
         Tasks(make_loaders()),
         Serve(shares={"big": 4, "small": 2}, num_batches=6),
         Write(),
-        strategy="ddp_fork_find_unused_parameters_true",
+        strategy="ddp_spawn_find_unused_parameters_true",
         devices=2,
         max_epochs=1,
         use_distributed_sampler=divided,

@@ -102,6 +102,19 @@ def plans_over(terms, depth, memory):
     return found
 
 
+def least_memory(terms):
+    """Peak of the smallest plan of the task that needs most."""
+    peaks = [
+        [
+            t.problem.evaluate(levels)[2]
+            for depth in range(len(t.problem.menus))
+            for levels, *_ in plans_over(t, depth, None)
+        ]
+        for t in terms
+    ]
+    return max(min(task) for task in peaks)
+
+
 def _is_unused(menu):
     return menu.options == (Option(level=FROZEN, cost=0),)
 
@@ -154,3 +167,19 @@ def _combined(figures):
         total = np.add.outer(total, task[:, 1]).ravel()
         least = np.minimum.outer(least, task[:, 1]).ravel()
     return np.column_stack([cost, total, least])
+
+
+def stack(task, seed=0, num_units=4, values=None):
+    """Blocks with the usual levels, forward 1 and dX 1 up to noise."""
+    rng = np.random.default_rng(seed)
+    menus = []
+    for k in range(num_units):
+        forward = float(rng.uniform(0.5, 1.5))
+        value = float(rng.lognormal()) if values is None else values[k]
+        options = (
+            Option(level=FROZEN, cost=forward, cost_above=forward, memory=1, memory_above=3),
+            Option(level=FULL, cost=2 * forward, cost_above=forward, value=value, memory=6),
+            Option(level=CACHED, cost=0.02 * forward),
+        )
+        menus.append(Menu(f"unit.{k}", options))
+    return Problem(tuple(menus), fixed=0.1, task=task)
