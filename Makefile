@@ -7,7 +7,7 @@ ARGS   ?=
 STAMP  := $(VENV)/.installed-$(shell cksum < pyproject.toml | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow check format clean
+.PHONY: help setup quickstart test slow check format docs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(STAMP)  ## lint, format, types, import direction
 format: $(STAMP)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## build the documentation into build/docs; warnings are errors
+	$(BIN)/mkdocs build --strict -f docs/mkdocs.yml
 
 clean:  ## remove the environment, caches and runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs

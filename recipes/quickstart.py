@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import cast
 import hydra
 import lightning.pytorch as pl
 from hydra.core.config_store import ConfigStore
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from omegaconf import MISSING, DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -27,6 +28,7 @@ from lightning_attnbal import AttentionBalancer
 from lightning_attnbal.allocate import FullAllocator
 from lightning_attnbal.core import Budget, Quantity
 from lightning_attnbal.tracking import build_timeline, plot_plan, print_summary
+from lightning_attnbal.tracking.report import write_report
 from recipes.text import (
     Corpus,
     ReviewsData,
@@ -36,6 +38,17 @@ from recipes.text import (
     make_synthetic,
     packaged_encoder,
 )
+
+LEFT = ("model", "report.html", "plan.png", "balanced/attnbal.jsonl", "full/attnbal.jsonl")
+"""What a run leaves in its folder."""
+
+
+class LoggerName(StrEnum):
+    """Where a run is shown, beside its own file."""
+
+    csv = "csv"
+    tensorboard = "tensorboard"
+    wandb = "wandb"
 
 
 class Source(StrEnum):
@@ -83,6 +96,7 @@ class QuickstartConfig:
     max_epochs: int = MISSING
     seed: int = MISSING
     out_dir: str = MISSING
+    loggers: list[LoggerName] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,7 @@ def compare(config: QuickstartConfig, console: Console) -> list[Outcome]:
     control = AttentionBalancer(budget=allowed, allocator=FullAllocator(), seed=config.seed)
     console.rule(f"everything trained, for fewer steps: {control.budget}")
     _, second = run_arm("full", config, data, control)
+    write_report({"balanced": balanced.events, "full": control.events}, out / "report.html")
     outcomes = [first, second]
     (out / "results.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=2) + "\n")
     return outcomes
@@ -161,18 +176,22 @@ def run_arm(
     """Fit and test a fresh model with the balancer; events go to `out_dir/<name>/attnbal.jsonl`."""
     pl.seed_everything(config.seed, verbose=False)
     module = TextClassifier(config.encoder or packaged_encoder(), len(data.class_names), config.lr)
+    loggers = make_loggers(config.loggers, Path(config.out_dir) / name)
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         callbacks=[balancer],
         devices=1,
         default_root_dir=Path(config.out_dir) / name,
-        logger=False,
+        logger=loggers,
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=5,
     )
     trainer.fit(module, datamodule=data)
     scores = trainer.test(module, datamodule=data, verbose=False)[0]
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # else the next run would go on in this one
     planned = Quantity(build_timeline(balancer.events).planned, balancer.spent.dimension)
     return module, Outcome(
         name=name,
@@ -183,6 +202,21 @@ def run_arm(
         accuracy=scores["test/accuracy"],
         macro_f1=scores["test/macro_f1"],
     )
+
+
+def make_loggers(names: Sequence[LoggerName], folder: Path) -> list[Logger]:
+    """Lightning's loggers, each in the folder of the run.
+
+    W&B goes online, offline or nowhere as WANDB_MODE says.
+    """
+    makers: dict[LoggerName, Callable[[], Logger]] = {
+        LoggerName.csv: lambda: CSVLogger(folder, name="", version=""),
+        LoggerName.tensorboard: lambda: TensorBoardLogger(folder, name="", version=""),
+        LoggerName.wandb: lambda: WandbLogger(
+            name=folder.name, save_dir=folder, project="attnbal-quickstart"
+        ),
+    }
+    return [makers[name]() for name in dict.fromkeys(names)]
 
 
 def _same_cost(balancer: AttentionBalancer) -> Budget:
@@ -225,7 +259,7 @@ def main(raw: DictConfig) -> None:
     console.print(outcome_table(outcomes))
     out = Path(config.out_dir).resolve()
     console.print("The balanced run left", highlight=False)
-    for what in ("model", "plan.png", "balanced/attnbal.jsonl", "full/attnbal.jsonl"):
+    for what in LEFT:
         console.print(f"  {out / what}", soft_wrap=True, highlight=False)
 
 

@@ -303,7 +303,7 @@ class AttentionBalancer(RunView):
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is not None and self._watch is not None:
             self._watch.end_backward()
-            self._run.session.caches.end_backward()
+            self._run.session.end_backward()
 
     @override
     @timed(OPTIMIZER)

@@ -62,6 +62,7 @@ class RunMaker:
         is_timed = self.budget.dimension is Dimension.SECOND
         model = (module, units, trainer.optimizers, self.levels, self.moments, cache)
         session = Session(*model, is_timed=is_timed)
+        session.counts_backward = not ledger.is_unrestricted
         common: dict[str, Any] = {
             "ledger": ledger,
             "session": session,

@@ -146,11 +146,20 @@ class RunRecord:
         rule = "joint allocation"
         self._recorder.record(
             SharesDecided(
-                shares=run.shares, batches=coming, reasons=run.planner.reasons, rule=rule, **at
+                shares=run.shares,
+                batches=coming,
+                reasons=dict(run.planner.reasons),
+                rule=rule,
+                **at,
             )
         )
         self._recorder.record(
-            TasksServed(batches=account.batches, spent=account.spent, losses=account.losses, **at)
+            TasksServed(
+                batches=dict(account.batches),
+                spent=dict(account.spent),
+                losses=account.losses,
+                **at,
+            )
         )
         matrix, errors = run.affinity.affinity()
         if not np.isnan(matrix).all():

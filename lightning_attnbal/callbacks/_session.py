@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_attnbal.apply import PlanApplier
 from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._caching import Caches
+from lightning_attnbal.callbacks._own_backward import OwnBackward
 from lightning_attnbal.callbacks._shapes import ShapeCosts, batch_shape
 from lightning_attnbal.core import (
     CACHED,
@@ -61,6 +62,8 @@ class Session:
         plan: what the model does in this session's batches; None before the first plan.
         needs_inputs: whether the inputs of one batch are to be kept, for `fit_seconds`.
         estimates: unit name → contribution, as measured so far.
+        counts_backward: whether the cost of a backward pass that the module overrides is counted,
+            which changes the first batch of each shape within rounding.
 
     Raises:
         UnsupportedModelError: no parameter of the model is trainable.
@@ -117,6 +120,8 @@ class Session:
         self._kept: Trace | None = None
         self.step_time: StepTimeModel | None = None
         self._observed: dict[Plan, float] = {}
+        self.counts_backward = True
+        self._own_backward = OwnBackward(model)
 
     def _order(self, units: Sequence[Unit]) -> None:
         """Take the units in this order, and with it the plan that trains all that may train."""
@@ -157,6 +162,21 @@ class Session:
             fixed = count_fixed(self.model, self.units, trace, memo=self._memo).forward
         loads = tuple(replace(x, can_detach=self._cuttable[x.unit.name]) for x in loads)
         self.shapes.add(self._shape, loads, fixed)
+        if loss is not None and self.counts_backward:
+            self._own_backward.start()
+
+    def end_backward(self) -> None:
+        """The gradients are there; where the module has its own way to them, that was counted."""
+        self.caches.end_backward()
+        counted = self._own_backward.stop()
+        if counted is None:
+            return
+        plan = self.plan or self.full_plan
+        forwards = self.shapes.forwards(self._shape).items()
+        forward = sum(flops for name, flops in forwards if plan[name] != CACHED)
+        planned = self.shapes.cost(self._shape, plan) - forward - self.shapes.fixed_of(self._shape)
+        if planned > 0:
+            self.shapes.scale_backward(self._shape, counted / planned)
 
     def _can_detach(self, unit: Unit) -> bool:
         """Whether a menu may offer to cut the unit's branches."""
@@ -300,6 +320,7 @@ class Session:
         if self._tracer is not None:
             self._tracer.stop()
             self._tracer = None
+        self._own_backward.stop()
         self.applier.undo()
         self.plan = None
         self.caches.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,6 +49,15 @@ class ShapeCosts:
         """A new shape was counted."""
         self._shapes[shape] = (tuple(loads), fixed)
 
+    def scale_backward(self, shape: Hashable, factor: float) -> None:
+        """The backward pass of this shape costs so many times what one takes."""
+        loads, fixed = self._shapes[shape]
+        scaled = tuple(
+            replace(load, flops=load.flops.with_backward_times(factor)) for load in loads
+        )
+        self._shapes[shape] = (scaled, fixed)
+        self._costs = {}
+
     def book(self, shape: Hashable) -> None:
         """One more batch had this shape."""
         self._num_batches[shape] = self._num_batches.get(shape, 0) + 1
@@ -59,6 +69,10 @@ class ShapeCosts:
             loads, fixed = self._shapes[shape]
             costs[shape] = plan_cost(loads, plan, dimension=Dimension.FLOP, fixed=fixed)
         return costs[shape]
+
+    def fixed_of(self, shape: Hashable) -> float:
+        """FLOPs of a batch of this shape that no plan changes."""
+        return self._shapes[shape][1]
 
     def forwards(self, shape: Hashable) -> dict[str, float]:
         """FLOPs of each unit's forward pass on a batch of this shape."""

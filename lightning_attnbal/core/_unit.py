@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from lightning_attnbal.core._checks import check_number
 from lightning_attnbal.core._level import Level, LevelKind
 
 
@@ -82,6 +83,24 @@ class PassCost:
     side_source: int = -1
     main_pass: float = 0.0
     main_full: float = 0.0
+
+    def with_backward_times(self, factor: float) -> PassCost:
+        """The same with everything backward `factor` times as dear, in [0, inf).
+
+        Example:
+            >>> PassCost(forward=1.0, own_backward=1.5).with_backward_times(2.0).own_backward
+            3.0
+        """
+        check_number("factor", factor, low=0)
+        names = (
+            "own_backward",
+            "pass_backward",
+            "full_backward",
+            "side_input",
+            "main_pass",
+            "main_full",
+        )
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
     @property
     def weight_grad(self) -> float:

@@ -108,6 +108,11 @@ def activation_store(record: dict[str, Any]) -> list[Row]:
     ]
 
 
+def joint_speed(record: dict[str, Any]) -> list[Row]:
+    """CPU time and gap of the joint allocation of shares and plans."""
+    return [(f"joint {what}", figures) for what, figures in allocator_speed(record)]
+
+
 def allocator_speed(record: dict[str, Any]) -> list[Row]:
     """CPU time and gap of the solvers."""
     return [
@@ -170,6 +175,7 @@ SECTIONS: tuple[Callable[[dict[str, Any]], list[Row]], ...] = (
     cached_wall_time,
     activation_store,
     allocator_speed,
+    joint_speed,
 )
 FILES = {"adherence": "budget_adherence"}
 

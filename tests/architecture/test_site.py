@@ -1,4 +1,4 @@
-"""The documentation: its examples run, it builds without a warning, and it loads nothing foreign."""
+"""The documentation: its examples run, it builds without a warning, and loads nothing foreign."""
 
 import doctest
 import re

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchjd.autojac import jac_to_grad, mtl_backward
 
+from lightning_attnbal.allocate import FullAllocator
 from lightning_attnbal.callbacks import AttentionBalancer
 from lightning_attnbal.measure import flop_counter
 from lightning_attnbal.multitask import make_aggregator
@@ -162,3 +163,15 @@ def test_a_full_budget_changes_nothing(tmp_path):
     plain = fit(ThreeTasks(), tmp_path)
     balanced = fit(ThreeTasks(), tmp_path, callbacks=[AttentionBalancer(budget="100%")])
     assert same(weights(balanced), weights(plain))
+
+
+def test_a_budget_is_charged_what_such_a_step_costs(tmp_path):
+    model = ThreeTasks()
+    model.trainer = SimpleNamespace(world_size=1)
+    with flop_counter() as counter:
+        model.backward(model.training_step(batches()[:BATCH], 0))
+    balancer = AttentionBalancer(budget="50%", allocator=FullAllocator())
+    fit(ThreeTasks(), tmp_path, callbacks=[balancer])
+    step = counter.get_total_flops()
+    assert balancer.reference.amount == pytest.approx(2 * NUM_BATCHES * step, rel=1e-9)
+    assert balancer.flops.amount == pytest.approx(NUM_BATCHES * step, rel=1e-9)

@@ -29,7 +29,8 @@ from recipes.benchmarks.compare.counted import CountedBudget
 from recipes.benchmarks.tasks.suites import Suite
 from recipes.text import TextTasks
 
-EPOCH = 64  # batches after which shares are decided anew
+EPOCH = 64  # batches after which ours decides anew
+RULE_EPOCH = 16  # batches after which rules do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class Ruled(Arm):
     @override
     def callbacks(self, flops: float, seed: int, suite: Suite) -> list[pl.Callback]:
         budget = CountedBudget(flops, warmup=0.1)
-        scheduler = TaskScheduler(self.rule, epoch_batches=EPOCH, seed=seed)
+        scheduler = TaskScheduler(self.rule, epoch_batches=RULE_EPOCH, seed=seed)
         return [scheduler, Named(budget), budget]
 
 
@@ -136,14 +137,14 @@ class Combined(Arm):
 
 ARMS: dict[str, Arm] = {
     "ours": Balanced(),
-    "ours-full": Balanced(levels=("full",)),
+    "no-cache": Balanced(levels=("frozen", "full")),
     "proportional": Ruled(rule=Proportional()),
     "uniform": Ruled(rule=Uniform()),
     "temperature": Ruled(rule=Temperature(tau=3.0)),
     "round-robin": Ruled(rule=RoundRobin()),
-    "uncertainty": Ruled(rule=Uncertainty()),
-    "gradnorm": Ruled(rule=GradNormShares(alpha=1.0)),
-    "bandit": Ruled(rule=BanditShares()),
+    "uncertainty": Ruled(rule=Uncertainty(), revision=2),
+    "gradnorm": Ruled(rule=GradNormShares(alpha=1.0), revision=2),
+    "bandit": Ruled(rule=BanditShares(), revision=2),
     "apart": Ruled(rule=Proportional(), is_apart=True),
     "upgrad": Combined(),
 }
