@@ -27,6 +27,18 @@ from lightning_attnbal.measure import (
     RelativeGradientChangeMeter,
     UnitTracer,
 )
+from lightning_attnbal.multitask import (
+    BanditShares,
+    Bounded,
+    GradNormShares,
+    Proportional,
+    RoundRobin,
+    ShareRule,
+    Stopping,
+    Temperature,
+    Uncertainty,
+    Uniform,
+)
 
 ALLOCATORS: dict[type[Allocator], Callable[[], Allocator]] = {
     BanditAllocator: BanditAllocator,
@@ -52,6 +64,18 @@ METERS: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {
 
 APPLIERS: dict[type, Callable[[nn.Module, Sequence[Unit]], PlanApplier]] = {
     PlanApplier: PlanApplier,
+}
+
+RULES: dict[type[ShareRule], Callable[[], ShareRule]] = {
+    BanditShares: BanditShares,
+    Bounded: lambda: Bounded(rule=Uniform(), caps={"small": 0.5}),
+    GradNormShares: GradNormShares,
+    Proportional: Proportional,
+    RoundRobin: RoundRobin,
+    Stopping: lambda: Stopping(rule=Uniform()),
+    Temperature: lambda: Temperature(tau=2.0),
+    Uncertainty: Uncertainty,
+    Uniform: Uniform,
 }
 
 CACHES: dict[type, Callable[[nn.Module, Sequence[Unit]], object]] = {

@@ -15,6 +15,7 @@ from lightning_attnbal.callbacks._decision import Decision, changes
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._task_run import TaskRun
 from lightning_attnbal.core import Change
+from lightning_attnbal.measure import unit_costs
 from lightning_attnbal.measure.attention import AttentionStatistics
 from lightning_attnbal.multitask import apportion
 from lightning_attnbal.tracking import (
@@ -124,6 +125,7 @@ class RunRecord:
                 reason=f"{decision.why}; {decision.plan.method}",
                 why=decision.why,
                 probe_flops=decision.probe_flops,
+                costs=unit_costs(loads, decision.plan),
                 **at,
             )
         )

@@ -6,7 +6,7 @@ from lightning_attnbal.measure._discover_groups import UnitSpec
 from lightning_attnbal.measure._flops import count_fixed, count_units
 from lightning_attnbal.measure._fresh import fresh_units
 from lightning_attnbal.measure._graph import CriticalPath, bottlenecks, critical_path
-from lightning_attnbal.measure._plan_cost import plan_cost
+from lightning_attnbal.measure._plan_cost import plan_cost, unit_costs
 from lightning_attnbal.measure._problem import build_problem
 from lightning_attnbal.measure._profile import profile, run_model
 from lightning_attnbal.measure._records import Trace
@@ -103,6 +103,7 @@ __all__ = [
     "relative_gradient_change",
     "run_model",
     "time_units",
+    "unit_costs",
     "untouched",
     "update_direction",
 ]

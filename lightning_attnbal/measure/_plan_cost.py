@@ -138,20 +138,58 @@ def plan_parts(
     Raises:
         ValueError: `levels` does not fit the loads, or seconds were not measured.
     """
+    forward = backward = optimizer = 0.0
+    for parts in _unit_parts(loads, levels, dimension, batches_per_step).values():
+        forward, backward, optimizer = (
+            forward + parts[0],
+            backward + parts[1],
+            optimizer + parts[2],
+        )
+    return forward, backward, optimizer
+
+
+def unit_costs(
+    loads: Sequence[UnitLoad],
+    levels: Levels,
+    *,
+    dimension: Dimension = Dimension.FLOP,
+    batches_per_step: int = 1,
+) -> dict[str, float]:
+    """`plan_cost` by unit, without what is fixed.
+
+    Raises:
+        ValueError: `levels` does not fit the loads, or seconds were not measured.
+
+    Example:
+        >>> from lightning_attnbal.core import FROZEN, FULL, Unit, UnitKind
+        >>> cost = PassCost(forward=1.0, own_backward=1.5, pass_backward=1.0, full_backward=2.0)
+        >>> unit = lambda i: Unit(f"layer.{i}", i, UnitKind.BLOCK, (), (), 0)
+        >>> stack = [UnitLoad(unit(i), cost, predecessors=(i - 1,) if i else ()) for i in range(2)]
+        >>> unit_costs(stack, [FROZEN, FULL])
+        {'layer.0': 1.0, 'layer.1': 2.5}
+    """
+    parts = _unit_parts(loads, levels, dimension, batches_per_step)
+    return {name: sum(costs) for name, costs in parts.items()}
+
+
+def _unit_parts(
+    loads: Sequence[UnitLoad], levels: Levels, dimension: Dimension, batches_per_step: int
+) -> dict[str, tuple[float, float, float]]:
+    """By unit: (forward, backward, optimizer)."""
     chosen = list(zip(loads, levels_of(loads, levels), strict=True))
     ancestors = upstream(loads)
     trained = {load.unit.index for load, level in chosen if level.is_trained}
-    forward = backward = optimizer = 0.0
+    parts = {}
     for load, level in chosen:
         cost = cost_of(load, dimension, batches_per_step)
         below = bool(ancestors[load.unit.index] & trained)
         runs = 0.0 if level.kind is LevelKind.CACHED else cost.forward
         updates = cost.optimizer if level.is_trained else 0.0
-        backward += cost.at(level, below=below) - runs - updates
+        backward = cost.at(level, below=below) - runs - updates
         if below and level.passes_gradient and cost.side_source >= 0:
             backward -= _idle_input(load, cost, level, ancestors, trained)
-        forward, optimizer = forward + runs, optimizer + updates
-    return forward, backward, optimizer
+        parts[load.unit.name] = (runs, backward, updates)
+    return parts
 
 
 def _idle_input(

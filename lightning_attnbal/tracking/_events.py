@@ -169,6 +169,7 @@ class PlanDecided(Event):
         reason: why this plan and not another.
         why: what gave occasion to decide, such as "epoch end".
         probe_flops: FLOPs of the probes since the decision before.
+        costs: unit name → FLOPs per batch under the plan.
 
     Example:
         >>> plan = Plan({"layer.0": "frozen", "head": "full"})
@@ -186,6 +187,7 @@ class PlanDecided(Event):
     reason: str = ""
     why: str = ""
     probe_flops: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

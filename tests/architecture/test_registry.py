@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attnbal import allocate, apply, measure
+from lightning_attnbal import allocate, apply, measure, multitask
 from lightning_attnbal.allocate import Allocator, Limits
 from lightning_attnbal.core import (
     FROZEN,
@@ -20,7 +20,8 @@ from lightning_attnbal.core import (
     Unit,
     UnitKind,
 )
-from tests.registry import ALLOCATORS, APPLIERS, CACHES, METERS
+from lightning_attnbal.multitask import ShareRule, TaskStatus
+from tests.registry import ALLOCATORS, APPLIERS, CACHES, METERS, RULES
 
 
 def public_classes(package):
@@ -61,6 +62,18 @@ def units():
 
 def test_every_public_allocator_is_registered():
     assert {c for c in public_classes(allocate) if issubclass(c, Allocator)} == set(ALLOCATORS)
+
+
+def test_every_public_share_rule_is_registered():
+    assert {c for c in public_classes(multitask) if issubclass(c, ShareRule)} == set(RULES)
+
+
+@pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
+def test_share_rule_gives_every_task_a_share_before_anything_was_seen(kind):
+    tasks = [TaskStatus(name=name, num_batches=n) for name, n in (("big", 30), ("small", 10))]
+    shares = RULES[kind]()(tasks)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(shares[name] > 0 for name in ("big", "small"))
 
 
 def test_every_public_meter_is_registered():

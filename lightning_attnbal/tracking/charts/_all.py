@@ -17,7 +17,7 @@ from lightning_attnbal.tracking.charts._attention import (
 )
 from lightning_attnbal.tracking.charts._choice import draw_forecast, draw_frontier
 from lightning_attnbal.tracking.charts._drawing import Canvas, Drawing
-from lightning_attnbal.tracking.charts._load import draw_contribution, draw_load
+from lightning_attnbal.tracking.charts._load import draw_contribution, draw_cost, draw_load
 from lightning_attnbal.tracking.charts._plan import draw_plan
 from lightning_attnbal.tracking.charts._scores import draw_scores
 from lightning_attnbal.tracking.charts._stream import Stream
@@ -28,6 +28,7 @@ DRAWERS: dict[str, Callable[[Stream, Canvas], Drawing | None]] = {
     "time": draw_time,
     "load": draw_load,
     "contribution": draw_contribution,
+    "cost": draw_cost,
     "budget": draw_budget,
     "learning_rate": draw_learning_rate,
     "scores": draw_scores,

@@ -21,7 +21,7 @@ def draw(events: Sequence[Event], *, width: int = 640, max_marks: int = 1500) ->
     | plan | units × budget spent, the level as colour and thickness; a panel per task |
     | time | waterfall of the wall-clock time |
     | load | each unit's share of the cost beside its share of the contribution |
-    | contribution | units × decisions; a panel per task |
+    | contribution, cost | units × decisions; a panel per task |
     | budget | planned and spent over the steps, with the limit |
     | learning_rate | over the budget spent |
     | scores | a panel per logged metric over the budget spent |

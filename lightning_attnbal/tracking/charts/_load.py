@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean
 
 import altair as alt
 
-from lightning_attnbal.tracking._events import ContributionMeasured, LoadMeasured
+from lightning_attnbal.tracking._events import ContributionMeasured, LoadMeasured, PlanDecided
 from lightning_attnbal.tracking.charts._drawing import (
     CHARACTERS,
     Canvas,
@@ -57,7 +58,51 @@ def draw_load(stream: Stream, canvas: Canvas) -> Drawing | None:
 
 def draw_contribution(stream: Stream, canvas: Canvas) -> Drawing | None:
     """What training each unit was worth, as each decision measured it; a panel per task."""
-    measured = [event for event in stream.all(ContributionMeasured) if event.values]
+    seen = [_Seen(e.task, e.step, e.values) for e in stream.all(ContributionMeasured)]
+    words = _Words(
+        title="Contribution of each unit",
+        caption="Estimated decrease of the loss from training a unit for a step, at each decision.",
+        unit="loss per step",
+        column="contribution at each decision",
+    )
+    return _heat_maps(seen, words, canvas)
+
+
+def draw_cost(stream: Stream, canvas: Canvas) -> Drawing | None:
+    """What each unit cost under the plan, decision by decision; a panel per task."""
+    plans = [event for event in stream.all(PlanDecided) if event.costs]
+    seen = [_Seen(e.plan.task, e.step, {u: c / 1e9 for u, c in e.costs.items()}) for e in plans]
+    words = _Words(
+        title="Cost of each unit",
+        caption="GFLOP of a batch in each unit under the plan that was decided on.",
+        unit="GFLOP per batch",
+        column="GFLOP per batch at each decision",
+    )
+    return _heat_maps(seen, words, canvas)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a decision knew of the units of a task."""
+
+    task: str
+    step: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    """What a heat map says."""
+
+    title: str
+    caption: str
+    unit: str
+    column: str
+
+
+def _heat_maps(seen: list[_Seen], words: _Words, canvas: Canvas) -> Drawing | None:
+    """Units × decisions, yellow is most; a panel per task."""
+    measured = [event for event in seen if event.values]
     if not measured:
         return None
     tasks = list(dict.fromkeys(event.task for event in measured))
@@ -69,22 +114,24 @@ def draw_contribution(stream: Stream, canvas: Canvas) -> Drawing | None:
         for task in tasks
     }
     every = [row for rows in panels.values() for row in rows]
-    drawn = {task: _heat_map(rows, every, blocks, canvas) for task, rows in panels.items() if rows}
+    title = words.unit
+    drawn = {
+        task: _heat_map(rows, (every, title), blocks, canvas)
+        for task, rows in panels.items()
+        if rows
+    }
     if not drawn:
         return None
     chart = stack_tasks(drawn)
-    caption = (
-        "Estimated decrease of the loss from training a unit for a step, at each decision. "
-        "Yellow is most." + _grouped(blocks)
-    )
+    caption = f"{words.caption} Yellow is most.{_grouped(blocks)}"
     table = [
         (task, block.name, " → ".join(_number(row["value"]) for row in rows))
         for task in tasks
         for block in blocks
         if (rows := [row for row in panels[task] if row["row"] == block.label])
     ]
-    header = ("task", "unit", "contribution at each decision")
-    return Drawing("Contribution of each unit", caption, chart, Table(header, table))
+    header = ("task", "unit", words.column)
+    return Drawing(words.title, caption, chart, Table(header, table))
 
 
 def shares_of(values: Mapping[str, float]) -> dict[str, float]:
@@ -145,7 +192,7 @@ def _dumbbells(rows: list[Row], blocks: list[Block], canvas: Canvas) -> Chart:
     return sized(alt.layer(bars, marks), canvas.plot_width, step * len(blocks))
 
 
-def _cells(events: list[ContributionMeasured], blocks: list[Block], room: int) -> list[Row]:
+def _cells(events: list[_Seen], blocks: list[Block], room: int) -> list[Row]:
     """The mean of each block of units over each group of neighbouring decisions."""
     rows: list[Row] = []
     for column, group in enumerate(chunk(events, room)):
@@ -156,13 +203,17 @@ def _cells(events: list[ContributionMeasured], blocks: list[Block], room: int) -
             values = [value for value in values if math.isfinite(value)]
             if values:
                 mean = fmean(values)
-                text = f"{block.name} · {when} · {_number(mean)} per step"
+                text = f"{block.name} · {when} · {_number(mean)}"
                 cell = {"row": block.label, "column": column, "when": f"{first:,}"}
                 rows.append({**cell, "value": mean, "text": text})
     return rows
 
 
-def _heat_map(rows: list[Row], every: list[Row], blocks: list[Block], canvas: Canvas) -> Chart:
+def _heat_map(
+    rows: list[Row], scale: tuple[list[Row], str], blocks: list[Block], canvas: Canvas
+) -> Chart:
+    """One task's; `scale` is what the colours cover, and what they mean."""
+    every, title = scale
     names = {row["column"]: row["when"] for row in rows}
     labels = alt.Axis(labels=False, ticks=False, domain=False, titleAnchor="start")
     span = f"decisions, step {next(iter(names.values()))} to {list(names.values())[-1]}"
@@ -174,7 +225,7 @@ def _heat_map(rows: list[Row], every: list[Row], blocks: list[Block], canvas: Ca
             **described(
                 x=alt.X("column:O", title=span, axis=labels),
                 y=row_axis([block.label for block in reversed(blocks)]),
-                color=shades("value", "loss per step", every),
+                color=shades("value", title, every),
             )
         )
     )

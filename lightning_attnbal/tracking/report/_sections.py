@@ -24,6 +24,7 @@ _SECTIONS = {
         "time",
         "load",
         "contribution",
+        "cost",
         "budget",
         "cost_error",
         "learning_rate",

@@ -48,7 +48,7 @@ LINES: dict[str, dict[str, tuple[Key, ...] | str]] = {
 FIGURES: dict[str, tuple[str, ...]] = {
     "Budget": ("budget", "frontier", "forecast"),
     "Plan": ("plan", "learning_rate"),
-    "Load": ("load", "contribution", "cost_error"),
+    "Load": ("load", "contribution", "cost", "cost_error"),
     "Tasks": ("shares", "affinity", "scores"),
     "Attention": ("attention_entropy", "attention_importance"),
     "Time": ("time",),

@@ -126,6 +126,7 @@ def _decided(units, task, done, num_frozen, where, chance):
             changes=tuple(f"{unit}: full → frozen: {reasons[unit]}" for unit in units[:3]),
             reason="epoch end; frontier: best forecast",
             why="epoch end",
+            costs={unit: 1e9 * (3 if level.is_trained else 1) for unit, level in plan.items()},
             **where,
         ),
     ]

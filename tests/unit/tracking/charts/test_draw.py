@@ -22,6 +22,7 @@ FIGURES = {
     "time": "time_spent",
     "load": "load_measured",
     "contribution": "contribution_measured",
+    "cost": "plan_decided",
     "budget": "cost_spent",
     "learning_rate": "cost_spent",
     "scores": "scores_measured",
