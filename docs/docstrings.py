@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Extension, Module, Object
 
 _EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 _INDICES = re.compile(r"`[^`]*`|(?<=\w)\[([a-z]+)\]\[([a-z]+)\]")
@@ -19,6 +19,10 @@ class Docstrings(Extension):
         """Rewrite a docstring before it is parsed."""
         if obj.docstring is not None:
             obj.docstring.value = as_on_github(_EXAMPLE.sub("Examples:", obj.docstring.value))
+
+    def on_package(self, *, pkg: Module, **_: Any) -> None:
+        """The same for the outermost package, for which `on_object` is not called."""
+        self.on_object(obj=pkg)
 
 
 def as_on_github(text: str) -> str:

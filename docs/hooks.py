@@ -28,7 +28,7 @@ _TAKEN = (
     "recipes/**/figures/*.png",
 )
 _README_SECTION = re.compile(r"<!-- README: (.+) -->")
-_CODE = re.compile(r"<(a|pre|h\d)\b.*?</\1>|<code>(\w+)(?:\(\))?</code>", re.DOTALL)
+_CODE = re.compile(r"<(a|autoref|pre|h\d)\b.*?</\1>|<code>(\w+)(?:\(\))?</code>", re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

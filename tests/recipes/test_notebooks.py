@@ -47,8 +47,11 @@ def test_notebook_is_clean_and_starts_with_the_install_line(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_runs(name):
     notebook = read(name)
-    where = {"metadata": {"path": str(ROOT / "notebooks")}}
+    folder = ROOT / "notebooks"
+    files = set(folder.iterdir())
+    where = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=240, resources=where).execute()
+    assert set(folder.iterdir()) == files  # what it writes goes elsewhere
     for kind, count in PICTURES[name].items():
         large = [shown for shown in outputs(notebook, kind) if len(shown) > 10_000]
         assert len(large) == count

@@ -1,0 +1,132 @@
+"""From forecasts to gains, and from a few estimates to contributions."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lightning_attnbal.allocate import Progress, Segment
+from lightning_attnbal.core import FROZEN, FULL, Menu, Option, Problem
+from lightning_attnbal.measure import Contribution
+from lightning_attnbal.multitask import Outlook, forecast_gain, help_from_others, task_worth
+
+UNITS = ("low", "high", "head")
+
+
+def make_problem():
+    options = (
+        Option(level=FROZEN, cost=1, cost_above=1),
+        Option(level=FULL, cost=2, cost_above=1, value=1),
+    )
+    return Problem(tuple(Menu(unit, options) for unit in UNITS))
+
+
+def falling(steps=20):
+    losses = [2.0 / (1 + 0.1 * i) for i in range(steps)]
+    segments = tuple(Segment(trained=UNITS, steps=1, loss=loss) for loss in losses)
+    return Progress(segments=segments)
+
+
+def outlook(**changes):
+    return Outlook(**{"progress": falling(), "epoch_steps": 50, **changes})
+
+
+STEPS = np.array([0.0, 5.0, 20.0, 80.0, 320.0])
+
+
+def test_gain_grows_with_steps_and_with_what_trains():
+    gain = forecast_gain(make_problem(), outlook())
+    deep, shallow = gain((FULL, FULL, FULL), STEPS), gain((FROZEN, FROZEN, FULL), STEPS)
+    assert (np.diff(deep) > 0).all()
+    assert (deep[1:] > shallow[1:]).all()
+    assert deep[0] == pytest.approx(0.0)
+
+
+def test_scale_divides_the_forecast():
+    one, four = (forecast_gain(make_problem(), outlook(scale=s)) for s in (1.0, 4.0))
+    levels = (FULL, FULL, FULL)
+    assert four(levels, STEPS)[-1] == pytest.approx(one(levels, STEPS)[-1] / 4, rel=0.02)
+
+
+def test_coming_help_is_worth_own_steps():
+    levels = (FULL, FULL, FULL)
+    alone = forecast_gain(make_problem(), outlook())
+    helped = forecast_gain(make_problem(), outlook(coming=15.0))
+    assert helped(levels, np.array([5.0]))[0] == pytest.approx(
+        alone(levels, np.array([20.0]))[0], rel=0.05
+    )
+
+
+def test_harm_beyond_the_own_steps_counts_as_none():
+    gain = forecast_gain(make_problem(), outlook(coming=-50.0))
+    assert gain((FULL, FULL, FULL), np.array([10.0]))[0] < 1e-3
+
+
+def test_past_help_makes_later_own_steps_worth_less_without_it():
+    levels = (FULL, FULL, FULL)
+    alone = forecast_gain(make_problem(), outlook())
+    spoilt = forecast_gain(make_problem(), outlook(helped=20.0))
+    assert spoilt(levels, np.array([40.0]))[0] == pytest.approx(
+        alone(levels, np.array([20.0]))[0], rel=0.05
+    )
+
+
+def test_a_plan_that_freezes_a_new_head_gains_nothing():
+    progress = Progress(segments=falling().segments, fresh=frozenset({"head"}))
+    gain = forecast_gain(make_problem(), outlook(progress=progress))
+    assert gain((FULL, FULL, FROZEN), STEPS).tolist() == [-math.inf] * len(STEPS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epoch_steps": 0}, "epoch_steps"),
+        ({"scale": 0.0}, "scale"),
+        ({"helped": math.nan}, "helped"),
+    ],
+    ids=["epoch", "scale", "help"],
+)
+def test_outlook_refuses_numbers_out_of_range(changes, words):
+    with pytest.raises(ValueError, match=f"Expected `{words}`"):
+        outlook(**changes)
+
+
+def test_help_ignores_what_is_unknown_and_the_task_itself():
+    affinity = {("a", "a"): 1.0, ("b", "a"): 0.5, ("c", "a"): math.nan}
+    assert help_from_others("a", {"a": 100, "b": 10, "c": 7, "d": 3}, affinity) == 5.0
+
+
+def pairs(count):
+    """Task a learns in its low unit, task b in its head; both help themselves only."""
+
+    def seen(low, head):
+        return {"low": Contribution(low, 0.1, count), "head": Contribution(head, 0.1, count)}
+
+    return {("a", "a"): seen(9.0, 1.0), ("b", "b"): seen(1.0, 9.0)}
+
+
+WEIGHTS = {"a": 1.0, "b": 1.0}
+
+
+def test_many_estimates_speak_for_themselves():
+    found = task_worth(pairs(100_000), "a", WEIGHTS)
+    assert found["low"] / found["head"] == pytest.approx(9.0, rel=1e-2)
+
+
+def test_few_estimates_say_what_all_tasks_together_say():
+    found = task_worth(pairs(0), "a", WEIGHTS)
+    assert found["low"] == pytest.approx(found["head"])
+    assert sum(found.values()) == pytest.approx(10.0)
+
+
+def test_weights_count_and_names_do_not():
+    swapped = {("b", "b"): pairs(8)["a", "a"], ("a", "a"): pairs(8)["b", "b"]}
+    assert task_worth(swapped, "b", WEIGHTS) == task_worth(pairs(8), "a", WEIGHTS)
+    heavier = task_worth(pairs(8), "a", {"a": 2.0, "b": 1.0})
+    assert sum(heavier.values()) == pytest.approx(20.0)
+
+
+def test_a_task_that_only_harms_takes_the_common_profile():
+    harmful = {**pairs(50), ("a", "a"): {"low": Contribution(-3.0, 0.1, 50)}}
+    found = task_worth(harmful, "a", WEIGHTS)
+    assert found["head"] > found["low"] >= 0
