@@ -180,8 +180,15 @@ class TaskRun(Run):
         if self.is_calibrating:
             return True
         every = 50 * len(self.sessions) if self.steps_per_epoch is None else self.steps_per_epoch
-        length = _BURST * len(self.sessions)
+        length = self._burst
         return self.num_steps % max(2 * length, every // _BURSTS) < length
+
+    @property
+    def _burst(self) -> int:
+        """Steps in which the rarest task comes by twice, up to three times as many as tasks ask."""
+        least = _BURST * len(self.sessions)
+        rarest = min(self.shares.values(), default=1.0)
+        return max(least, min(3 * least, math.ceil(_BURST / max(rarest, 1e-3))))
 
     def before_step(self) -> None:
         """Call right before an optimizer step, gradients there."""

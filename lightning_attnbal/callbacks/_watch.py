@@ -52,7 +52,14 @@ class Watch:
         if self._trainer.current_epoch > self._attended:
             self._attended = self._trainer.current_epoch
             self._is_attending = True
-            self._attention.start()
+            self._attention.start(self._cached_modules())
+
+    def _cached_modules(self) -> list[str]:
+        """What is read instead of run, or is about to be."""
+        session = self._run.session
+        prefix = session.caches.prefix
+        wanted = () if prefix is None else prefix.wanted
+        return [name for unit in session.units if unit.name in wanted for name in unit.modules]
 
     def end_forward(self) -> None:
         """The loss of a batch is known."""

@@ -75,6 +75,12 @@ def test_cached_run_trains_what_the_frozen_one_does(tmp_path, options):
     assert used.flops_saved == pytest.approx(dearer.flops.amount - cheaper.flops.amount, rel=0.05)
 
 
+def test_later_epochs_are_read(tmp_path):
+    _, (_, _, balancer) = pair(tmp_path)
+    used = [event for event in balancer.events if isinstance(event, CacheUsed)][-1]
+    assert used.rows_read > 0.5 * used.rows > 0
+
+
 def test_reduced_precision(tmp_path):
     (frozen, _, _), (cached, _, balancer) = pair(tmp_path, precision="bf16-mixed")
     torch.testing.assert_close(answers(frozen), answers(cached), atol=2e-2, rtol=1e-2)

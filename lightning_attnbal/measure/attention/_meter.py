@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -88,13 +88,20 @@ class AttentionMeter(Notes):
         self._entropy: dict[str, list[Tensor]] = {}
         self._importance: dict[str, list[Tensor]] = {}
 
-    def start(self) -> None:
-        """Look at what runs from now on; forget what was seen before."""
+    def start(self, leave_out: Collection[str] = ()) -> None:
+        """Look at what runs from now on; forget what was seen before.
+
+        Args:
+            leave_out: names of modules that get no hooks, nor what is in them: hooks would make a
+                cached prefix another one.
+        """
         self.stop()
         self._reset()
         if any(is_compiled(module) for module in self._model.modules()):
             return
         for name, module in find_attention(self._model).items():
+            if any(name == other or name.startswith(f"{other}.") for other in leave_out):
+                continue
             enter, leave = self._around(name)
             self._handles += [
                 module.register_forward_pre_hook(enter),
