@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_attnbal import AttentionBalancer, CacheSettings
 from lightning_attnbal.allocate import LastKAllocator
 from lightning_attnbal.core import CACHED
-from lightning_attnbal.tracking import CacheUsed
+from lightning_attnbal.tracking import AttentionMeasured, CacheUsed
 from tests.integration.tiny import BATCH, Classifier, dataset
 
 LEVELS = ("cached", "frozen", "full")
@@ -75,8 +75,43 @@ def test_cached_run_trains_what_the_frozen_one_does(tmp_path, options):
     assert used.flops_saved == pytest.approx(dearer.flops.amount - cheaper.flops.amount, rel=0.05)
 
 
-def test_later_epochs_are_read(tmp_path):
-    _, (_, _, balancer) = pair(tmp_path)
+class Attention(nn.Module):
+    """One head, on torch's fused kernel."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x):
+        heads = (part(x).unsqueeze(1) for part in (self.query, self.key, self.value))
+        return nn.functional.scaled_dot_product_attention(*heads).squeeze(1)
+
+
+class Block(nn.Module):
+    """Attention beside a skip path."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.attention, self.last = Attention(width), nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.last(self.attention(x))
+
+
+class Attending(Classifier):
+    """The classifier with attention that is looked at in frozen layers, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(*(Block(16) for _ in range(4)))
+
+
+def test_later_epochs_are_read_where_attention_is_looked_at(tmp_path):
+    torch.manual_seed(0)
+    allocator = LastKAllocator(2, caches=True)
+    balancer = AttentionBalancer("80%", allocator=allocator, levels=LEVELS)
+    run(tmp_path, balancer, module=Attending())
+    assert any(isinstance(event, AttentionMeasured) for event in balancer.events)
     used = [event for event in balancer.events if isinstance(event, CacheUsed)][-1]
     assert used.rows_read > 0.5 * used.rows > 0
 
