@@ -1,0 +1,74 @@
+"""Tasks that help or harm each other get steps accordingly."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_attnbal.callbacks import AttentionBalancer, TaskSettings
+from lightning_attnbal.tracking import AffinityMeasured
+
+WIDTH, BATCH = 8, 8
+
+
+class Shared(pl.LightningModule):
+    """Two linear layers that all tasks share, and nothing of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)
+
+    def training_step(self, batch, batch_idx):
+        ((_, (x, y)),) = batch.items()
+        return (self.head(self.trunk(x)).squeeze(1) - y).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=3e-3)
+
+
+def loaders(sign, seed):
+    """Tasks a and b want the same; c wants it too, or (sign −1) the opposite."""
+    generator = torch.Generator().manual_seed(seed)
+    data = {}
+    for task, wanted in (("a", 1.0), ("b", 1.0), ("c", sign)):
+        x = torch.randn(30 * BATCH, WIDTH, generator=generator)
+        noise = 0.1 * torch.randn(len(x), generator=generator)
+        data[task] = DataLoader(TensorDataset(x, wanted * x.sum(1) + noise), BATCH, shuffle=True)
+    return data
+
+
+def run(folder, sign, seed):
+    pl.seed_everything(seed, verbose=False)
+    tasks = TaskSettings(epoch_batches=45, reach=4.0)
+    balancer = AttentionBalancer("50%", units=["trunk", "head"], tasks=tasks, lr_schedule=None)
+    trainer = pl.Trainer(
+        callbacks=[balancer],
+        max_epochs=4,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(Shared(), loaders(sign, seed))
+    return balancer
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_task_that_harms_the_others_gets_its_floor(tmp_path, seed):
+    balancer = run(tmp_path, -1.0, seed)
+    (seen,) = [e for e in balancer.events if isinstance(e, AffinityMeasured)][-1:]
+    signs = [[value > 0 for value in row] for row in seen.affinity]
+    assert signs == [[True, True, False], [True, True, False], [False, False, True]]
+    assert balancer.shares["c"] == pytest.approx(0.1)  # a twelfth, on a grid of twentieths
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tasks_that_want_the_same_help_each_other(tmp_path, seed):
+    balancer = run(tmp_path, 1.0, seed)
+    (seen,) = [e for e in balancer.events if isinstance(e, AffinityMeasured)][-1:]
+    assert min(value for row in seen.affinity for value in row) > 0.3
