@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import altair as alt
@@ -47,7 +47,30 @@ def draw_attention_importance(stream: Stream, canvas: Canvas) -> Drawing | None:
     return _draw("Attention importance", caption, seen.importance if seen else {}, canvas)
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without what all have in common, but for the last part of a common beginning.
+
+    Example:
+        >>> list(short_names(["bert.layer.0.attention", "bert.layer.1.attention"]).values())
+        ['layer.0', 'layer.1']
+        >>> short_names(["blocks.0.attn"])
+        {'blocks.0.attn': 'blocks.0.attn'}
+    """
+    split = [name.split(".") for name in names]
+    if len(set(names)) < 2:
+        return {name: name for name in names}
+    shortest = min(map(len, split))
+    start = next((i for i in range(shortest) if len({s[i] for s in split}) > 1), shortest)
+    tails = [s[start:] for s in split]
+    most = min(map(len, tails)) - 1
+    end = next((i for i in range(most) if len({t[-1 - i] for t in tails}) > 1), max(0, most))
+    kept = [s[max(0, start - 1) : len(s) - end] for s in split]
+    return {name: ".".join(parts) for name, parts in zip(names, kept, strict=True)}
+
+
 def _draw(title: str, caption: str, values: Heads, canvas: Canvas) -> Drawing | None:
+    shorter = short_names(list(values))
+    values = {shorter[layer]: heads for layer, heads in values.items()}
     layers = [layer for layer, heads in values.items() if heads]
     if not layers:
         return None
