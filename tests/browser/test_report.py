@@ -50,7 +50,7 @@ def test_opens_without_request_or_complaint(visit, report, width, scheme):
 def test_every_chart_is_visible_and_nothing_overflows(visit, report, width, scheme):
     with visit(report, width=width, scheme=scheme) as seen:
         charts = seen.page.locator("figure")
-        assert charts.count() == 14
+        assert charts.count() == 15
         for i in range(charts.count()):
             box = charts.nth(i).locator("svg >> visible=true").bounding_box()
             assert box["width"] >= 280

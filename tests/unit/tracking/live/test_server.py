@@ -192,7 +192,9 @@ def test_bad_arguments_are_refused(options, message):
 
 def test_ctrl_c_ends_it_cleanly(file):
     code = (
-        "from pathlib import Path; from lightning_attnbal.tracking.live import LiveReport\n"
+        "import signal; from pathlib import Path\n"
+        "from lightning_attnbal.tracking.live import LiveReport\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs ignore it
         f"with LiveReport(lambda: {{'run': Path({str(file)!r})}}, lambda runs: '') as live:\n"
         "    print(live.url, flush=True); live.serve()\n"
         "print('ended')"

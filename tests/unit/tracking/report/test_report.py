@@ -109,7 +109,7 @@ def test_every_table_has_scoped_headers_and_a_caption(page):
 
 
 def test_every_figure_has_a_table(page):
-    assert len(page.all("figure")) == 14 + 6 + 1
+    assert len(page.all("figure")) == 15 + 7 + 1
     assert len(page.all("table")) >= len(page.all("figure"))
 
 

@@ -50,7 +50,7 @@ def test_notebook_view_draws_without_scripts():
     page = Page(ReportView(make_stream())._repr_html_())
     assert page.open == []
     assert page.all("script") == []
-    assert len(page.all("svg")) == 13
+    assert len(page.all("svg")) == 14
     assert any(text.startswith("layer.0 · full · ") for text in page.text("title"))
 
 
