@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -58,8 +59,7 @@ class LiveReport:
         check_integer("port", port, low=0, high=65535)
         check_number("every_seconds", every_seconds, low=0, low_open=True)
         self._page = _LivePage(find, render, every_seconds)
-        self._server = ThreadingHTTPServer((_ADDRESS, port), partial(_Handler, self._page))
-        self._server.daemon_threads = True
+        self._server = _Server((_ADDRESS, port), partial(_Handler, self._page))
         self._is_serving = False
 
     @property
@@ -92,6 +92,17 @@ class LiveReport:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of a browser that went away before it had its answer."""
+
+    daemon_threads = True
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _LivePage:

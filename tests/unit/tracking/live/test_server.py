@@ -204,6 +204,7 @@ def test_ctrl_c_ends_it_cleanly(file):
     )
     with urlopen(process.stdout.readline().strip(), timeout=20) as answer:
         assert answer.status == 200
+        answer.read()
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output, errors) == (0, "ended\n", "")
