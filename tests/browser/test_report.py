@@ -213,5 +213,5 @@ def test_largest_run_is_small_and_opens_fast(visit, tmp_path):
             charts = seen.page.locator("figure").count()
             caption = seen.page.locator("figcaption").first.inner_text()
     assert min(seconds) <= LONGEST_SECONDS
-    assert charts == 14
+    assert charts == 15
     assert "neighbouring units share a row" in caption

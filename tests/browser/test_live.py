@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 
 import pytest
 
 from lightning_attnbal.tracking import Notice
 from lightning_attnbal.tracking.live import LiveReport
-
-CHROMIUM = shutil.which("chromium")
 
 
 def render(runs):
@@ -38,21 +35,17 @@ def live(file):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_page_follows_the_file_and_keeps_its_place(live, file):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as control:
-        browser = control.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        problems = []
-        page.on("pageerror", lambda error: problems.append(error))
-        page.goto(live.url)
-        page.evaluate("window.scrollTo(0, 1200)")
-        with file.open("a") as stream:
-            stream.write(Notice(text="second").to_json() + "\n")
-        page.get_by_text("second").wait_for(state="attached", timeout=10_000)
-        page.wait_for_function("window.scrollY === 1200", timeout=10_000)
-        live.close()
-        page.wait_for_function("document.title === '(not connected) Run'", timeout=10_000)
-        browser.close()
+def test_the_page_follows_the_file_and_keeps_its_place(browser, live, file):
+    page = browser.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(error))
+    page.goto(live.url)
+    page.evaluate("window.scrollTo(0, 1200)")
+    with file.open("a") as stream:
+        stream.write(Notice(text="second").to_json() + "\n")
+    page.get_by_text("second").wait_for(state="attached", timeout=10_000)
+    page.wait_for_function("window.scrollY === 1200", timeout=10_000)
+    live.close()
+    page.wait_for_function("document.title === '(not connected) Run'", timeout=10_000)
+    page.close()
     assert problems == []
