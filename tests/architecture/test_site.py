@@ -44,7 +44,7 @@ def site(tmp_path_factory):
     """Folder of the built site."""
     pytest.importorskip("mkdocs", reason="mkdocs is not installed; it comes with the extra `docs`")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     options = ["--config-file", str(ROOT / "docs" / "mkdocs.yml"), "--site-dir", str(folder)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
