@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -16,6 +15,7 @@ from lightning_attnbal.allocate import Allocator, ForecastAllocator
 from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._arguments import check_levels, check_rule, instance
 from lightning_attnbal.callbacks._decision import Decision
+from lightning_attnbal.callbacks._losses import logged_loss
 from lightning_attnbal.callbacks._making import RunMaker
 from lightning_attnbal.callbacks._pace import Pace, make_pace
 from lightning_attnbal.callbacks._probes import Probes
@@ -125,7 +125,8 @@ class AttentionBalancer(RunView):
         FileNotFoundError: there is no file to replay.
         TypeError: an argument has the wrong type.
         ValueError: an argument is outside its range, or the file to replay is no event stream.
-        MisconfigurationException: in `setup`, for a Trainer or model that cannot be balanced.
+        MisconfigurationException: before the first batch, for a Trainer, model or data that cannot
+            be balanced.
         InfeasibleBudgetError: before the first weight moves, if not even the cheapest plan fits.
 
     Example:
@@ -177,7 +178,9 @@ class AttentionBalancer(RunView):
         if tasks is not None and replay is not None:
             msg = "Expected one of `tasks` and `replay`, but got both: shares cannot be repeated."
             raise ValueError(msg)
-        self.tasks = None if tasks is None else instance("tasks", tasks, TaskSettings, TaskSettings)
+        self.tasks = (
+            tasks if tasks is None else instance("tasks", tasks, TaskSettings, TaskSettings)
+        )
         self._replay = None if replay is None else Replay(replay)
         self._maker = RunMaker(
             budget=self.budget,
@@ -335,7 +338,7 @@ class AttentionBalancer(RunView):
         decision = self._run.end_batch(
             stepped=stepped,
             epoch=trainer.current_epoch,
-            loss=_loss(outputs, trainer.accumulate_grad_batches),
+            loss=logged_loss(outputs, trainer.accumulate_grad_batches),
         )
         self._rate.end()
         self._pace.advance(self._run.progress, self._run.step_share)
@@ -490,11 +493,3 @@ def _is_trial(trainer: pl.Trainer) -> bool:
 def _log_every(trainer: pl.Trainer) -> int:
     """Steps between two log entries, as the user set it."""
     return max(1, int(getattr(trainer, "log_every_n_steps", 1)))
-
-
-def _loss(outputs: Any, batches_per_step: int) -> Tensor | None:
-    """The loss of a batch, where `training_step` returned one; Lightning hands on its share."""
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        return None
-    return loss * batches_per_step

@@ -82,3 +82,16 @@ class Losses:
         trained, total, self._count, self._steps = state["open"]
         self._trained = tuple(trained)
         self._sum = None if total is None else torch.tensor(total, dtype=torch.float64)
+
+
+def logged_loss(outputs: Any, batches_per_step: int) -> Tensor | None:
+    """The loss of a batch, where `training_step` returned one; Lightning hands on its share.
+
+    Example:
+        >>> logged_loss({"loss": torch.tensor(0.5)}, batches_per_step=2)
+        tensor(1.)
+    """
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        return None
+    return loss * batches_per_step

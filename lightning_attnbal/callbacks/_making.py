@@ -75,14 +75,13 @@ class RunMaker:
         }
         if loader is None:
             return Run(**common)
-        settings = self.tasks or TaskSettings()
-        settings.check_tasks(loader.tasks)
+        assert self.tasks is not None  # else nobody had made a loader of tasks
+        self.tasks.check_tasks(loader.tasks)
         beside = (Session(*model, is_timed=is_timed, beside=session) for _ in loader.tasks[1:])
-        run = TaskRun(
+        return TaskRun(
             **common,
+            loader=loader,
             sessions=dict(zip(loader.tasks, (session, *beside), strict=True)),
             affinity=AffinityMeter(module, units, loader.tasks),
-            planner=TaskPlans(settings=settings, tasks=loader.tasks),
+            planner=TaskPlans(settings=self.tasks, tasks=loader.tasks),
         )
-        run.serve(loader)
-        return run

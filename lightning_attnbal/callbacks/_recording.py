@@ -144,7 +144,7 @@ class RunRecord:
         """Who gets the coming batches, what each got so far, and whom that helped."""
         at: dict[str, Any] = {"step": run.num_steps, "epoch": run.latest[-1].epoch}
         account = run.account
-        coming = apportion(run.shares, 1 if run.loader is None else len(run.loader))
+        coming = apportion(run.shares, len(run.loader))
         rule = "joint allocation"
         self._recorder.record(
             SharesDecided(

@@ -35,7 +35,7 @@ class TaskRun(Run):
         sessions: task → its session.
         affinity: what a step of one task does for another.
         planner: decides on shares and plans.
-        loader: serves the batches; known once training starts.
+        loader: serves the batches.
         task: whose batch is at hand.
         shares: share of the batches of each task.
         account: what each task got.
@@ -45,14 +45,14 @@ class TaskRun(Run):
     sessions: dict[str, Session]
     affinity: AffinityMeter
     planner: TaskPlans
-    loader: TaskLoader | None = None
+    loader: TaskLoader
     task: str = ""
     shares: dict[str, float] = field(default_factory=dict)
     account: TaskAccount = field(default_factory=TaskAccount)
     losses_of: dict[str, Losses] = field(default_factory=dict)
     _plans: dict[str, Plan] = field(default_factory=dict)
     _is_new_step: bool = True
-    _burst_began: int = -1
+    _is_in_burst: bool = False
     _passes: int = -1
 
     def __post_init__(self) -> None:
@@ -61,6 +61,10 @@ class TaskRun(Run):
             session.needs_inputs = self.dimension is Dimension.SECOND
             session.estimates = self._credited(task)
         self._turn_to(next(iter(self.sessions)))
+        planned, lengths = self.loader.planned, self.loader.lengths
+        self.shares = {task: n / sum(planned.values()) for task, n in planned.items()}
+        self.account.reference = {task: n / sum(lengths.values()) for task, n in lengths.items()}
+        self.session.caches.epoch_batches = self.num_samples_batches
 
     def _credited(self, task: str) -> Any:
         def estimates() -> Mapping[str, float]:
@@ -68,26 +72,17 @@ class TaskRun(Run):
 
         return estimates
 
-    def serve(self, loader: TaskLoader) -> None:
-        """The batches will come from `loader`."""
-        self.loader = loader
-        total = sum(loader.planned.values())
-        self.shares = {task: n / total for task, n in loader.planned.items()}
-        whole = sum(loader.lengths.values())
-        self.account.reference = {task: n / whole for task, n in loader.lengths.items()}
-        self.session.caches.epoch_batches = self.num_samples_batches
-
     @property
     def num_samples_batches(self) -> int:
         """Batches that hold every sample once; tasks may ask about the same ones."""
-        lengths = [1] if self.loader is None else list(self.loader.lengths.values())
+        lengths = self.loader.lengths.values()
         return max(lengths) if self.planner.settings.same_samples else sum(lengths)
 
     def begin_epochs(self, num_batches: int) -> None:
         """The data has a known length."""
         self.steps_per_epoch = steps_per_epoch = math.ceil(num_batches / self.batches_per_step)
         for task, losses in self.losses_of.items():
-            losses.window = max(1, round(steps_per_epoch * self.shares.get(task, 1.0) / 20))
+            losses.window = max(1, round(steps_per_epoch * self.shares[task] / 20))
 
     # -- turns ---------------------------------------------------------------------------------
 
@@ -118,8 +113,7 @@ class TaskRun(Run):
 
     def pass_steps(self, task: str) -> int:
         """Optimizer steps of one pass over the data of a task."""
-        batches = 1 if self.loader is None else self.loader.lengths[task]
-        return max(1, math.ceil(batches / self.batches_per_step))
+        return max(1, math.ceil(self.loader.lengths[task] / self.batches_per_step))
 
     @property
     def _seen(self) -> list[str]:
@@ -129,8 +123,6 @@ class TaskRun(Run):
     @property
     def _next_task(self) -> str | None:
         """Whose batch comes next, if the epoch has one."""
-        if self.loader is None:
-            return None
         order, at = self.loader.order, sum(self.loader.served.values())
         return order[at][0] if at < len(order) else None
 
@@ -144,8 +136,6 @@ class TaskRun(Run):
 
     def _count_pass(self) -> None:
         """Tell the cache when every sample has come by once more."""
-        if self.loader is None:
-            return
         served = self.account.batches
         if self.planner.settings.same_samples:
             passes = sum(served.values()) // self.num_samples_batches
@@ -187,18 +177,16 @@ class TaskRun(Run):
     def _burst(self) -> int:
         """Steps in which the rarest task comes by twice, up to three times as many as tasks ask."""
         least = _BURST * len(self.sessions)
-        rarest = min(self.shares.values(), default=1.0)
+        rarest = min(self.shares.values())
         return max(least, min(3 * least, math.ceil(_BURST / max(rarest, 1e-3))))
 
     def before_step(self) -> None:
         """Call right before an optimizer step, gradients there."""
-        if not self.is_sampled:
-            self._burst_began = -1
-            return
-        if self._burst_began < 0 and not self.is_calibrating:
-            self.affinity.begin()
-        self._burst_began = max(self._burst_began, 0)
-        self.affinity.see(self.task, self.session.optimizers)
+        was_in_burst, self._is_in_burst = self._is_in_burst, self.is_sampled
+        if self._is_in_burst != was_in_burst:
+            self.affinity.begin()  # a burst begins, or is over: directions grow old
+        if self._is_in_burst:
+            self.affinity.see(self.task, self.session.optimizers)
 
     def after_step(self) -> None:
         """Nothing: directions are taken before the step."""
@@ -289,8 +277,7 @@ class TaskRun(Run):
                 return None
             raise
         self.shares = dict(found.shares)
-        if self.loader is not None:
-            self.loader.set_shares(self.shares)
+        self.loader.set_shares(self.shares)
         return self._put_all(found.plans, epoch, why)
 
     def _fit_all_seconds(self) -> None:
@@ -348,7 +335,7 @@ class TaskRun(Run):
             "planner": self.planner.state_dict(),
             "account": self.account.state_dict(),
             "shares": dict(self.shares),
-            "step": (self._is_new_step, self._burst_began, self._passes),
+            "step": (self._is_new_step, self._is_in_burst, self._passes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -372,7 +359,7 @@ class TaskRun(Run):
         self.planner.load_state_dict(state["planner"])
         self.account.load_state_dict(state["account"])
         self.shares = dict(state["shares"])
-        self._is_new_step, self._burst_began, self._passes = state["step"]
+        self._is_new_step, self._is_in_burst, self._passes = state["step"]
         self._plans = {t: Plan.from_dict(p) for t, p in state["plans"].items() if p is not None}
         with self.as_task(next(iter(self.sessions))):
             super().load_state_dict(state)

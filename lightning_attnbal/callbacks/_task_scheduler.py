@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_attnbal.callbacks._arguments import instance
+from lightning_attnbal.callbacks._losses import logged_loss
 from lightning_attnbal.callbacks._refuse import refuse_no_tasks
 from lightning_attnbal.core import check_integer, check_number
 from lightning_attnbal.multitask import Proportional, ShareRule, TaskLoader, TaskStatus
@@ -114,11 +115,10 @@ class TaskScheduler(pl.Callback):
         self._batches[task] = self._batches.get(task, 0) + 1
         took = time.perf_counter() - self._began
         self._seconds[task] = self._seconds.get(task, 0.0) + took
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
+        loss = logged_loss(outputs, trainer.accumulate_grad_batches)
+        if loss is not None:
             total, count = self._sums.get(task, (torch.zeros((), dtype=torch.float64), 0))
-            scale = trainer.accumulate_grad_batches
-            self._sums[task] = total + loss.detach().double().cpu() * scale, count + 1
+            self._sums[task] = total + loss.detach().double().cpu(), count + 1
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -17,7 +17,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -30,6 +32,7 @@ from recipes.benchmarks._common import RESULTS, write_record
 RESULT = RESULTS / "allocator_speed.json"
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEEDS = range(3)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,7 @@ def measure(
         problems = draw(seed)
         for fraction in FRACTIONS:
             budget = fraction * full_cost(problems)
-            elapsed, solution = best_time(solver, problems, budget, repeats)
+            elapsed, solution = best_time(partial(solver, problems, budget), repeats)
             times.append(elapsed)
             gaps.append(solution.relative_gap)
     return Row(
@@ -121,17 +124,12 @@ def measure(
     )
 
 
-def best_time(
-    solver: Callable[[list[Problem], float], Solution],
-    problems: list[Problem],
-    budget: float,
-    repeats: int,
-) -> tuple[float, Solution]:
+def best_time(solve: Callable[[], T], repeats: int) -> tuple[float, T]:
     """CPU milliseconds of the fastest of `repeats` calls, and the answer."""
     times = []
     for _ in range(repeats):
         start = time.thread_time()
-        solution = solver(problems, budget)
+        solution = solve()
         times.append(1e3 * (time.thread_time() - start))
     return min(times), solution
 

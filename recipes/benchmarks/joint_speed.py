@@ -13,9 +13,9 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,9 +24,9 @@ from rich.table import Table
 
 from lightning_attnbal.allocate import Limits
 from lightning_attnbal.core import FULL
-from lightning_attnbal.multitask import TaskSolution, TaskTerms, allocate_tasks
+from lightning_attnbal.multitask import TaskTerms, allocate_tasks
 from recipes.benchmarks._common import RESULTS, write_record
-from recipes.benchmarks.allocator_speed import SEEDS, tasks
+from recipes.benchmarks.allocator_speed import SEEDS, best_time, tasks
 
 RESULT = RESULTS / "joint_speed.json"
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -70,7 +70,8 @@ def measure(name: str, size: tuple[int, int, int], objective: Objective, repeats
         for fraction in FRACTIONS:
             for max_steps in (None, STEPS):
                 limits = Limits(remaining=fraction * STEPS * full, max_steps=max_steps)
-                elapsed, solution = best_time(own, limits, objective, repeats)
+                solve = partial(allocate_tasks, own, limits, objective=objective)
+                elapsed, solution = best_time(solve, repeats)
                 times.append(elapsed)
                 gaps.append(solution.relative_gap)
     return Row(
@@ -81,18 +82,6 @@ def measure(name: str, size: tuple[int, int, int], objective: Objective, repeats
         max_ms=round(max(times), 1),
         worst_gap=float(f"{max(gaps):.3g}"),
     )
-
-
-def best_time(
-    own: list[TaskTerms], limits: Limits, objective: Objective, repeats: int
-) -> tuple[float, TaskSolution]:
-    """CPU milliseconds of the fastest of `repeats` calls, and the answer."""
-    times = []
-    for _ in range(repeats):
-        start = time.thread_time()
-        solution = allocate_tasks(own, limits, objective=objective)
-        times.append(1e3 * (time.thread_time() - start))
-    return min(times), solution
 
 
 def run(repeats: int) -> list[Row]:

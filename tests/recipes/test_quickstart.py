@@ -12,7 +12,16 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from lightning_attnbal import Budget
 from lightning_attnbal.tracking import read_events
-from recipes.quickstart import Outcome, QuickstartConfig, Source, compare, outcome_table, typed
+from recipes.quickstart import (
+    LoggerName,
+    Outcome,
+    QuickstartConfig,
+    Source,
+    compare,
+    make_loggers,
+    outcome_table,
+    typed,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,3 +92,15 @@ def test_small_run_leaves_a_model_events_and_a_picture(encoder, tmp_path):
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
     words = AutoTokenizer.from_pretrained(tmp_path / "model")(["a good dress"], return_tensors="pt")
     assert model(**words).logits.shape[::2] == (1, 5)
+
+
+def test_every_logger_can_be_had_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    names = [LoggerName.csv, LoggerName.tensorboard, LoggerName.wandb, LoggerName.csv]
+    found = make_loggers(names, tmp_path / "balanced")
+    assert [type(logger).__name__ for logger in found] == [
+        "CSVLogger",
+        "TensorBoardLogger",
+        "WandbLogger",
+    ]
+    assert make_loggers([], tmp_path) == []
