@@ -1,6 +1,6 @@
 """Fine-tune an encoder on a budget, then train everything for fewer steps; compare.
 
-Run `python -m recipes.quickstart [key=value ...]`; `conf/quickstart.yaml` lists the keys.
+Run `python -m recipes.quickstart [key=value ...]`; `conf/quickstart/quickstart.yaml` lists the keys.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Source(StrEnum):
 
 @dataclass
 class DataConfig:
-    """Schema of `conf/data`."""
+    """Schema of `conf/quickstart/data`."""
 
     source: Source = MISSING
     path: str | None = MISSING
@@ -86,7 +86,7 @@ class DataConfig:
 
 @dataclass
 class QuickstartConfig:
-    """Schema of `conf/quickstart.yaml`; a key that is not here is refused."""
+    """Schema of `conf/quickstart/quickstart.yaml`; a key that is not here is refused."""
 
     data: DataConfig = MISSING
     lr: float = MISSING
@@ -243,7 +243,7 @@ ConfigStore.instance().store(name="quickstart_schema", node=QuickstartConfig)
 
 
 @hydra.main(
-    config_path=str(Path(__file__).resolve().parents[1] / "conf"),
+    config_path=str(Path(__file__).resolve().parents[1] / "conf" / "quickstart"),
     config_name="quickstart",
     version_base="1.3",
 )

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def configured(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf" / "quickstart"), version_base="1.3"):
         return typed(compose("quickstart", list(overrides)))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
+from collections.abc import Iterator
 from itertools import product
 
 import torch
@@ -17,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from recipes.benchmarks.compare.reference import write_whole
 from recipes.benchmarks.tasks.arms import ARMS
-from recipes.benchmarks.tasks.job import Job, run
+from recipes.benchmarks.tasks.job import DEV_SEED, Job, run
 from recipes.benchmarks.tasks.suites import SUITES
+from recipes.benchmarks.tasks.tuning import grid, tuned_rate
 
 
 def main() -> None:
@@ -27,16 +29,25 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    jobs = [
-        Job(suite=options.suite, arm=arm, budget=budget, seed=seed)
-        for seed, budget, arm in product(options.seeds, options.budgets, options.arms)
-    ]
+    jobs = list(asked(options))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
         bar = progress.add_task("runs", total=len(jobs))
         for job in jobs:
             one(job)
             progress.advance(bar)
+
+
+def asked(options: argparse.Namespace) -> Iterator[Job]:
+    """What the command line asks for, at tuned rates or, to tune, at all."""
+    suite = options.suite
+    if options.tune:
+        arms = [arm for arm in options.arms if not ARMS[arm].tuned_as]
+        for budget, arm, lr in product(options.budgets, arms, grid(suite)):
+            yield Job(suite=suite, arm=arm, budget=budget, seed=DEV_SEED, lr=lr)
+        return
+    for seed, budget, arm in product(options.seeds, options.budgets, options.arms):
+        yield Job(suite=suite, arm=arm, budget=budget, seed=seed, lr=tuned_rate(suite, arm))
 
 
 def parse() -> argparse.Namespace:
@@ -46,6 +57,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--budgets", nargs="+", default=["1/4", "1/2", "1"], help="of the full run")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    tune = "try learning rates on validation rows; no results"
+    parser.add_argument("--tune", action="store_true", help=tune)
     return parser.parse_args()
 
 

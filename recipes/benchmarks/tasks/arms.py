@@ -38,10 +38,12 @@ class Arm(ABC):
     """A way to spend a budget on several tasks.
 
     Args:
+        tuned_as: the arm whose tries its learning rate is taken from; "" for its own.
         is_apart: whether each task gets a model of its own, and its part of the budget.
         revision: counted up when what it does changes, so that finished runs are run again.
     """
 
+    tuned_as: str = ""
     is_apart: bool = False
     revision: int = 1
 
@@ -137,14 +139,14 @@ class Combined(Arm):
 
 ARMS: dict[str, Arm] = {
     "ours": Balanced(),
-    "no-cache": Balanced(levels=("frozen", "full")),
+    "no-cache": Balanced(levels=("frozen", "full"), tuned_as="ours"),
     "proportional": Ruled(rule=Proportional()),
-    "uniform": Ruled(rule=Uniform()),
-    "temperature": Ruled(rule=Temperature(tau=3.0)),
-    "round-robin": Ruled(rule=RoundRobin()),
-    "uncertainty": Ruled(rule=Uncertainty(), revision=2),
-    "gradnorm": Ruled(rule=GradNormShares(alpha=1.0), revision=2),
-    "bandit": Ruled(rule=BanditShares(), revision=2),
+    "uniform": Ruled(rule=Uniform(), tuned_as="proportional"),
+    "temperature": Ruled(rule=Temperature(tau=3.0), tuned_as="proportional"),
+    "round-robin": Ruled(rule=RoundRobin(), tuned_as="proportional"),
+    "uncertainty": Ruled(rule=Uncertainty(), tuned_as="proportional", revision=2),
+    "gradnorm": Ruled(rule=GradNormShares(alpha=1.0), tuned_as="proportional", revision=2),
+    "bandit": Ruled(rule=BanditShares(), tuned_as="proportional", revision=2),
     "apart": Ruled(rule=Proportional(), is_apart=True),
     "upgrad": Combined(),
 }

@@ -23,6 +23,7 @@ from recipes.text import TextTasks, TextTasksData, packaged_encoder
 
 FOLDER = RESULTS / "tasks"
 PRECISION = "bf16-mixed"
+DEV_SEED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,14 @@ class Job:
         arm: name of the arm.
         budget: share of the full run's FLOPs, as a fraction such as "1/4".
         seed: of heads, dropout and order of the batches; the same for all arms.
+        lr: peak learning rate.
     """
 
     suite: str
     arm: str
     budget: str
     seed: int
+    lr: float
 
     @property
     def path(self) -> Path:
@@ -47,7 +50,8 @@ class Job:
         revisions = (SUITES[self.suite].revision, ARMS[self.arm].revision)
         digest = hashlib.sha256(repr((sorted(asdict(self).items()), revisions)).encode())
         name = f"{self.arm}-{self.budget.replace('/', '_')}-s{self.seed}"
-        return FOLDER / self.suite / f"{name}-{digest.hexdigest()[:8]}.json"
+        folder = FOLDER / self.suite / ("dev" if self.seed == DEV_SEED else "test")
+        return folder / f"{name}-{digest.hexdigest()[:8]}.json"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def run(job: Job) -> dict[str, Any]:
     whole = full_flops(suite)
     flops = float(Fraction(job.budget)) * whole
     groups = [(task,) for task in suite.tasks] if arm.is_apart else [suite.tasks]
-    parts = [_fit(arm, suite, group, flops / len(groups), job.seed) for group in groups]
+    parts = [_fit(arm, suite, group, flops / len(groups), job) for group in groups]
     scores = {key: value for part in parts for key, value in part["scores"].items()}
     return {
         **asdict(job),
@@ -71,10 +75,10 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def _fit(arm: Arm, suite: Suite, tasks: tuple[str, ...], flops: float, seed: int) -> dict[str, Any]:
-    data = suite.data(seed, tasks, arm.mode)
-    module = _module(arm.module, data, suite.lr, seed)
-    callbacks = arm.callbacks(flops, seed, suite)
+def _fit(arm: Arm, suite: Suite, tasks: tuple[str, ...], flops: float, job: Job) -> dict[str, Any]:
+    data = suite.data(job.seed, tasks, arm.mode)
+    module = _module(arm.module, data, job.lr, job.seed)
+    callbacks = arm.callbacks(flops, job.seed, suite)
     with TemporaryDirectory() as folder:
         fit = trainer(
             callbacks, Path(folder), max_epochs=-1, limit_val_batches=0, precision=PRECISION
@@ -82,7 +86,8 @@ def _fit(arm: Arm, suite: Suite, tasks: tuple[str, ...], flops: float, seed: int
         began = time.process_time()
         fit.fit(module, datamodule=data)
         seconds = time.process_time() - began
-        scores = fit.test(module, datamodule=data, verbose=False)
+        rows = data.val_dataloader() if job.seed == DEV_SEED else data.test_dataloader()
+        scores = fit.test(module, dataloaders=rows, verbose=False)
     merged = {k.removeprefix("test/"): v for part in scores for k, v in part.items()}
     report = arm.report(callbacks)
     return {**report, "scores": merged, "cpu_seconds": seconds, "steps": fit.global_step}

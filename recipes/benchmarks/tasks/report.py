@@ -18,6 +18,7 @@ from recipes.benchmarks.compare.report import interval, signed
 from recipes.benchmarks.tasks.arms import ARMS
 from recipes.benchmarks.tasks.job import FOLDER, Job
 from recipes.benchmarks.tasks.suites import SUITES
+from recipes.benchmarks.tasks.tuning import tuned_rate
 
 HERE = Path(__file__).parent
 OURS = "ours"
@@ -29,12 +30,13 @@ Score = Callable[[Run], float]
 
 
 def load(suite: str) -> Table:
-    """Finished runs of a suite, those of old revisions left out."""
+    """Finished runs of a suite, those of old revisions and rates left out."""
     found: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
-    for path in sorted((FOLDER / suite).glob("*-s*.json")):
+    for path in sorted((FOLDER / suite / "test").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         job = Job(**{name: run[name] for name in Job.__dataclass_fields__})
-        if job.arm in ARMS and job.path == path:
+        is_tuned = job.arm in ARMS and job.lr == tuned_rate(suite, job.arm)
+        if is_tuned and job.path == path:
             found[job.arm, job.budget][job.seed] = run
     return found
 
@@ -61,7 +63,7 @@ def section(suite: str) -> list[str]:
         return []
     budgets = sorted({budget for _, budget in table}, key=Fraction)
     arms = sorted({arm for arm, _ in table}, key=list(ARMS).index)
-    lines = [f"## {suite}", ""]
+    lines = [f"## {suite}", "", _rates(suite, arms), ""]
     for title, score in (("macro-F1", mean_f1), ("accuracy", mean_accuracy)):
         lines += [
             f"Test {title} in percent, mean over the tasks; mean ± half of the 95 % interval over "
@@ -72,6 +74,12 @@ def section(suite: str) -> list[str]:
             "",
         ]
     return [*lines, *_worst(table, arms, budgets, SUITES[suite].tasks), ""]
+
+
+def _rates(suite: str, arms: Sequence[str]) -> str:
+    rates = {arm: tuned_rate(suite, arm) for arm in arms if not ARMS[arm].tuned_as}
+    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    return f"Peak learning rates chosen: {chosen}."
 
 
 def _table(table: Table, arms: Sequence[str], budgets: Sequence[str], score: Score) -> list[str]:

@@ -26,11 +26,11 @@ class Suite:
         name: of the suite.
         sizes: task → training rows.
         is_shared: whether all tasks ask about the same texts.
-        num_test: test rows of each task.
+        num_test: test rows of each task; as many others to choose learning rates by.
         max_tokens: texts are cut there.
         batch_size: texts per batch.
         epochs: passes of the full run.
-        lr: peak learning rate of all arms.
+        lr: middle one of the peak learning rates tried.
         revision: counted up when it changes, so that finished runs are run again.
     """
 
@@ -64,7 +64,7 @@ class Suite:
         return ReviewsData(
             packaged_encoder(),
             self.sizes[task],
-            num_val=1,
+            num_val=self.num_test,
             num_test=self.num_test,
             max_tokens=self.max_tokens,
             batch_size=self.batch_size,
@@ -88,6 +88,6 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite(name="reviews", sizes=dict.fromkeys(_REVIEW_LABELS, 1000), is_shared=True),
-        Suite(name="sets", sizes={"banking77": 3000, "class": 1000, "rating": 300}),
+        Suite(name="sets", sizes={"banking77": 2400, "class": 800, "rating": 240}),
     )
 }
