@@ -24,7 +24,7 @@ import recipes.recommendation.config as recommendation
 import recipes.text.config as text
 import recipes.translation.config as translation
 import recipes.vision.config as vision
-from recipes._common.composing import CONF, explain, store_schemas, typed
+from recipes._common.composing import CONF, explain, store_schema, typed
 from recipes._common.config import TrainConfig
 from recipes._common.running import Outcome, assemble, outcome_table, run
 from recipes._fetch import FetchError
@@ -33,7 +33,7 @@ _CONFIGS = (recommendation, text, translation, vision)
 TARGETS = frozenset(target for config in _CONFIGS for target in config.TARGETS)
 """What `_target_` may name."""
 
-store_schemas()
+store_schema()
 for _config in _CONFIGS:
     _config.store(ConfigStore.instance())
 
@@ -48,7 +48,8 @@ def train(config: TrainConfig, out: Path) -> Outcome:
     # that the head is new and that no workers are used (rows are in memory) need not be said
     set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    for advice in (".*does not have many workers", "Experiment logs directory", ".*LeafSpec"):
+        warnings.filterwarnings("ignore", message=advice)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     return run(config, assemble(config, out, TARGETS), out)

@@ -14,29 +14,15 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recipes._common.config import (
-    BalancerConfig,
-    CallbacksConfig,
-    PathsConfig,
-    TrainConfig,
-    TrainerConfig,
-)
+from recipes._common.config import TrainConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 """The folder of `train.yaml` and its groups."""
 
 
-def store_schemas() -> None:
-    """Tell Hydra the schemas that no recipe owns."""
-    configs = ConfigStore.instance()
-    configs.store(name="train_schema", node=TrainConfig)
-    for group, node in (
-        ("balancer", BalancerConfig),
-        ("callbacks", CallbacksConfig),
-        ("paths", PathsConfig),
-        ("trainer", TrainerConfig),
-    ):
-        configs.store(group=group, name="schema", node=node)
+def store_schema() -> None:
+    """Tell Hydra the schema that no recipe owns."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 
 
 def typed(raw: DictConfig) -> TrainConfig:

@@ -243,10 +243,10 @@ class TrainConfig:
     recipe: str = MISSING
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
-    balancer: BalancerConfig = MISSING
-    callbacks: CallbacksConfig = MISSING
-    trainer: TrainerConfig = MISSING
-    paths: PathsConfig = MISSING
+    balancer: BalancerConfig = field(default_factory=BalancerConfig)
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
     logger: dict[LoggerName, LoggerConfig] = field(default_factory=dict)
     budget: str = MISSING
     seed: int = 0

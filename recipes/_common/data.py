@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_attnbal.core import check_integer
-from recipes._common.config import DataConfig
+from recipes._common.config import DataConfig, Source
 
 Split = Literal["train", "val", "test"]
 
@@ -50,6 +50,10 @@ class TasksData(pl.LightningDataModule, ABC):
             known = ", ".join(map(repr, self.known_tasks))
             msg = f"Expected `data.tasks` to be among {known}, but got {unknown[0]!r}."
             raise ValueError(msg)
+        for source, key in ((Source.files, "path"), (Source.hub, "name")):
+            if config.source is source and getattr(config, key) is None:
+                msg = f"Expected `data.{key}` to be given for `data={source}`, but it is missing."
+                raise ValueError(msg)
         for name in ("batch_size", "num_val"):
             check_integer(f"data.{name}", getattr(config, name), low=1)
         check_integer("data.num_workers", config.num_workers, low=0)

@@ -1,4 +1,4 @@
-"""Learning rates: as many tries for every way of training, on validation rows and a seed of their own."""
+"""Learning rates: as many tries for each way of training, on rows and a seed of their own."""
 
 from __future__ import annotations
 

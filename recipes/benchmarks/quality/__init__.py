@@ -1,0 +1,1 @@
+"""Each recipe at several budgets: ours against full training for fewer steps."""
