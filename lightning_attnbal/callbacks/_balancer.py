@@ -40,6 +40,7 @@ from lightning_attnbal.callbacks._stopwatch import (
     Stopwatch,
     timed,
 )
+from lightning_attnbal.callbacks._task_ranks import refuse_ranks
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.callbacks._view import RunView
@@ -218,10 +219,14 @@ class AttentionBalancer(RunView):
         if stage == "fit":
             self._reset()
             if not _is_trial(trainer):
-                refuse_unsupported(trainer, pl_module, AttentionBalancer)
-                if self.tasks is not None:
-                    num_batches, seed = self.tasks.epoch_batches, self.seed
-                    self._serving = serve_tasks(trainer, num_batches=num_batches, seed=seed)
+                tasks = self.tasks
+                on_ranks = tasks is not None and tasks.parallel == "ranks"
+                refuse_unsupported(trainer, pl_module, AttentionBalancer, on_ranks=on_ranks)
+                if on_ranks:
+                    refuse_ranks(trainer, self.budget, self.probes)
+                if tasks is not None:
+                    settings = {"num_batches": tasks.epoch_batches, "mode": tasks.mode}
+                    self._serving = serve_tasks(trainer, **settings, seed=self.seed)
                 self._clock.start()
                 self._stopwatch.start()
 
@@ -244,13 +249,15 @@ class AttentionBalancer(RunView):
             self._run = self._maker.make(trainer, pl_module, self._clock, loader)
         assert self._run is not None
         run = self._run
-        run.ledger.full_batches = full_run_batches(trainer)
+        batches = full_run_batches(trainer)
+        run.ledger.full_batches = None if batches is None else batches * run.ranks.size
         refuse_endless_share(self.budget, run.ledger.full_batches)
         if math.isfinite(trainer.num_training_batches):
             run.begin_epochs(int(trainer.num_training_batches))
         self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        self._record = RunRecord(folder, make_publisher(trainer))
+        writes = trainer.is_global_zero
+        self._record = RunRecord(folder, make_publisher(trainer), writes=writes)
         self._watch = Watch(trainer, run, self._record, self._stopwatch)
         if self._restored is not None:
             run.load_state_dict(self._restored["run"])

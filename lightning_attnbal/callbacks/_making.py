@@ -16,6 +16,7 @@ from lightning_attnbal.callbacks._replay import Replay
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._task_plans import TaskPlans
+from lightning_attnbal.callbacks._task_ranks import Ranks, refuse_uneven
 from lightning_attnbal.callbacks._task_run import TaskRun
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
@@ -40,6 +41,10 @@ class RunMaker:
     replay: Replay | None
     tasks: TaskSettings | None
 
+    @property
+    def _is_on_ranks(self) -> bool:
+        return self.tasks is not None and self.tasks.parallel == "ranks"
+
     def make(
         self,
         trainer: pl.Trainer,
@@ -58,7 +63,8 @@ class RunMaker:
             replay.refuse_other_run(units, self.levels)
         ledger = Ledger(budget=self.budget, full_batches=None)
         may_cache = not ledger.is_unrestricted or (replay is not None and replay.caches)
-        cache = self.cache if may_cache else None
+        ranks = Ranks(trainer.world_size if self._is_on_ranks else 1)
+        cache = self.cache if may_cache and ranks.size == 1 else None
         is_timed = self.budget.dimension is Dimension.SECOND
         model = (module, units, trainer.optimizers, self.levels, self.moments, cache)
         session = Session(*model, is_timed=is_timed)
@@ -71,12 +77,13 @@ class RunMaker:
             "replay": replay,
             "rate_rule": self.lr_scaling,
             "calibration_steps": self.calibration_steps,
-            "batches_per_step": trainer.accumulate_grad_batches,
+            "batches_per_step": trainer.accumulate_grad_batches * ranks.size,
+            "ranks": ranks,
         }
-        if loader is None:
+        if loader is None or self.tasks is None or self.tasks.parallel == "heads":
             return Run(**common)
-        assert self.tasks is not None  # else nobody had made a loader of tasks
-        self.tasks.check_tasks(loader.tasks)
+        refuse_uneven(loader, ranks)
+        self.tasks.check_tasks(loader.data_shares)
         beside = (Session(*model, is_timed=is_timed, beside=session) for _ in loader.tasks[1:])
         return TaskRun(
             **common,

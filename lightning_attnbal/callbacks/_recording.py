@@ -51,11 +51,14 @@ class RunRecord:
     Args:
         folder: where the file goes.
         publisher: shows the events in loggers; none where there is none.
+        writes: whether there is a file: one rank of several writes.
     """
 
-    def __init__(self, folder: Path, publisher: Publisher | None = None) -> None:
+    def __init__(
+        self, folder: Path, publisher: Publisher | None = None, *, writes: bool = True
+    ) -> None:
         self.path = folder / FILE_NAME
-        self._recorder = Recorder(self.path)
+        self._recorder = Recorder(self.path if writes else None)
         self._publisher = Publisher(()) if publisher is None else publisher
 
     @property
@@ -144,7 +147,7 @@ class RunRecord:
         """Who gets the coming batches, what each got so far, and whom that helped."""
         at: dict[str, Any] = {"step": run.num_steps, "epoch": run.latest[-1].epoch}
         account = run.account
-        coming = apportion(run.shares, len(run.loader))
+        coming = apportion(run.shares, len(run.loader) * run.ranks.size)
         rule = "joint allocation"
         self._recorder.record(
             SharesDecided(

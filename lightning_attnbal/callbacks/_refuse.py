@@ -14,8 +14,16 @@ from lightning_attnbal.core import Budget
 from lightning_attnbal.multitask import TaskLoader
 
 
-def refuse_unsupported(trainer: Trainer, model: nn.Module, kind: type[Callback]) -> None:
+def refuse_unsupported(
+    trainer: Trainer, model: nn.Module, kind: type[Callback], *, on_ranks: bool = False
+) -> None:
     """Refuse a Trainer or model the balancer cannot balance.
+
+    Args:
+        trainer: of the fit.
+        model: in training.
+        kind: of the callback.
+        on_ranks: whether tasks are dealt among several processes, see `refuse_ranks`.
 
     Raises:
         MisconfigurationException: names the setting, what was found and the remedy.
@@ -27,10 +35,12 @@ def refuse_unsupported(trainer: Trainer, model: nn.Module, kind: type[Callback])
             "optimizer steps, which only Lightning knows when it takes them.",
         ),
         (
-            trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy),
+            not on_ranks
+            and (trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy)),
             f"Expected one device, but got {type(trainer.strategy).__name__} with "
             f"{trainer.world_size} processes: a layer frozen behind a distributed wrapper is no "
-            "longer synchronised. Use `Trainer(devices=1)`.",
+            "longer synchronised. Use `Trainer(devices=1)`; tasks may be dealt among processes "
+            "with `TaskSettings(parallel='ranks')`.",
         ),
         (
             bool(trainer.min_steps or trainer.min_epochs),

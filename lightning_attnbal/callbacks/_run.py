@@ -16,6 +16,7 @@ from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._losses import Losses
 from lightning_attnbal.callbacks._replay import Replay
 from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._task_ranks import Ranks
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
 from lightning_attnbal.planning import calibration_steps
@@ -54,6 +55,7 @@ class Run:
         reached: the largest `progress` so far: a plan that uses up more of the budget must not make
             the learning rate rise again.
         finished: why the budget ended the run, empty while it has not.
+        ranks: the processes that train together; what is booked is of all of them.
         ended_epoch: the epoch whose last batch is over and whose end is not; None otherwise. A run
             resumed from there never sees that end.
     """
@@ -80,6 +82,7 @@ class Run:
     reached: float = 0.0
     finished: str = ""
     ended_epoch: int | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
         self.session.needs_inputs = self.dimension is Dimension.SECOND
@@ -202,12 +205,7 @@ class Run:
         self, *, stepped: bool, epoch: int, loss: Tensor | None = None
     ) -> Decision | None:
         """Book a batch; after an optimizer step decide if it is time to, and see what is left."""
-        plan = self.session.plan or self.session.full_plan
-        self.losses.add(plan.trained, loss, stepped=stepped)
-        was = self.session.caches.is_reading
-        flops, full = self.session.end_batch()
-        self._change_pace(was_reading=was)
-        self._charge(flops, full)
+        self._book(stepped=stepped, loss=loss)
         self.ledger.seconds = self.clock.lap()
         self.reached = self.progress
         if not stepped:
@@ -228,6 +226,15 @@ class Run:
             self.finished = "more training is not expected to help"
         self._see_what_is_left()
         return decision
+
+    def _book(self, *, stepped: bool, loss: Tensor | None) -> None:
+        """Note the loss of a batch and what it cost."""
+        plan = self.session.plan or self.session.full_plan
+        self.losses.add(plan.trained, loss, stepped=stepped)
+        was = self.session.caches.is_reading
+        flops, full = self.session.end_batch()
+        self._change_pace(was_reading=was)
+        self._charge(flops, full)
 
     def _charge(self, flops: float, full_flops: float) -> None:
         """Book what a batch cost, and would have cost with everything trained."""

@@ -17,7 +17,7 @@ from lightning_attnbal.apply import PlanApplier
 from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._caching import Caches
 from lightning_attnbal.callbacks._own_backward import OwnBackward
-from lightning_attnbal.callbacks._shapes import ShapeCosts, batch_shape
+from lightning_attnbal.callbacks._shapes import Loads, ShapeCosts, batch_shape
 from lightning_attnbal.core import (
     CACHED,
     FROZEN,
@@ -43,6 +43,9 @@ from lightning_attnbal.measure import (
     probe_contributions,
     time_units,
 )
+
+Counted = tuple[Hashable, tuple[Loads, float] | None]
+"""Shape of a batch; its loads and the FLOPs that no plan changes, or None if told before."""
 
 
 class Session:
@@ -113,6 +116,7 @@ class Session:
         self._memo: dict[Any, Any] = {}
         self._tracer: UnitTracer | None = None
         self._shape: Hashable = ()
+        self._told: set[Hashable] = set()
         self._first_values: dict[str, float] = {}
         self._probed: dict[str, float] = {}
         self._cuttable: dict[str, bool] = {}
@@ -195,6 +199,23 @@ class Session:
         plan = self.plan or self.full_plan
         extra = self.caches.end_step(plan, self.shapes.forwards(self._shape))
         return self.shapes.cost(self._shape, plan) + extra, self.full_flops
+
+    def tell(self) -> Counted:
+        """What was counted of the batch at hand, for other ranks; its loads once per shape."""
+        is_new = self._shape not in self._told
+        self._told.add(self._shape)
+        return self._shape, self.shapes.of(self._shape) if is_new else None
+
+    def hear(self, counted: Counted) -> None:
+        """A batch of another rank is at hand."""
+        self._shape, found = counted
+        if found is None or self._shape in self.shapes:
+            return
+        loads, fixed = found
+        if not self._cuttable:
+            self._order([load.unit for load in loads])
+            self._cuttable = {u.name: self._can_detach(u) for u in self.units}
+        self.shapes.add(self._shape, loads, fixed)
 
     def fill_left(self, plan: Plan) -> float:
         """Batches that must still be run through the plan's prefix until its cache is full."""

@@ -49,6 +49,10 @@ class ShapeCosts:
         """A new shape was counted."""
         self._shapes[shape] = (tuple(loads), fixed)
 
+    def of(self, shape: Hashable) -> tuple[Loads, float]:
+        """Loads of a shape, and its FLOPs that no plan changes."""
+        return self._shapes[shape]
+
     def scale_backward(self, shape: Hashable, factor: float) -> None:
         """The backward pass of this shape costs so many times what one takes."""
         loads, fixed = self._shapes[shape]

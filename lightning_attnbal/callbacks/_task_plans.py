@@ -42,6 +42,16 @@ class TaskDecision:
     shares: dict[str, float]
     plans: dict[str, Plan]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for other processes."""
+        return {"shares": self.shares, "plans": {t: p.to_dict() for t, p in self.plans.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TaskDecision:
+        """Restore what `to_dict` gave."""
+        plans = {task: Plan.from_dict(plan) for task, plan in data["plans"].items()}
+        return cls(shares=dict(data["shares"]), plans=plans)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given(Allocator):
@@ -143,7 +153,7 @@ class TaskPlans:
             coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
             scale=self._scale(task, progress),
         )
-        low, high = self.settings.bounds(task, part)
+        low, high = self.settings.bounds(run.account.reference)[task]
         return TaskTerms(
             problem=problem,
             weight=self.settings.weight(task),

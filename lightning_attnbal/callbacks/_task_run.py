@@ -16,7 +16,7 @@ from lightning_attnbal.callbacks._losses import Losses
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._task_account import TaskAccount
-from lightning_attnbal.callbacks._task_plans import TaskPlans
+from lightning_attnbal.callbacks._task_plans import TaskDecision, TaskPlans
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
 from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
 
@@ -40,6 +40,7 @@ class TaskRun(Run):
         shares: share of the batches of each task.
         account: what each task got.
         losses_of: task → its training losses.
+        lengths: task → batches of one pass over its data, on all ranks together.
     """
 
     sessions: dict[str, Session]
@@ -50,6 +51,7 @@ class TaskRun(Run):
     shares: dict[str, float] = field(default_factory=dict)
     account: TaskAccount = field(default_factory=TaskAccount)
     losses_of: dict[str, Losses] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
     _plans: dict[str, Plan] = field(default_factory=dict)
     _is_new_step: bool = True
     _is_in_burst: bool = False
@@ -61,9 +63,10 @@ class TaskRun(Run):
             session.needs_inputs = self.dimension is Dimension.SECOND
             session.estimates = self._credited(task)
         self._turn_to(next(iter(self.sessions)))
-        planned, lengths = self.loader.planned, self.loader.lengths
+        planned = self.loader.planned
+        self.lengths = {t: n * self.ranks.size for t, n in self.loader.lengths.items()}
         self.shares = {task: n / sum(planned.values()) for task, n in planned.items()}
-        self.account.reference = {task: n / sum(lengths.values()) for task, n in lengths.items()}
+        self.account.reference = self.loader.data_shares
         self.session.caches.epoch_batches = self.num_samples_batches
 
     def _credited(self, task: str) -> Any:
@@ -75,11 +78,12 @@ class TaskRun(Run):
     @property
     def num_samples_batches(self) -> int:
         """Batches that hold every sample once; tasks may ask about the same ones."""
-        lengths = self.loader.lengths.values()
+        lengths = self.lengths.values()
         return max(lengths) if self.planner.settings.same_samples else sum(lengths)
 
     def begin_epochs(self, num_batches: int) -> None:
         """The data has a known length."""
+        num_batches *= self.ranks.size
         self.steps_per_epoch = steps_per_epoch = math.ceil(num_batches / self.batches_per_step)
         for task, losses in self.losses_of.items():
             losses.window = max(1, round(steps_per_epoch * self.shares[task] / 20))
@@ -113,18 +117,12 @@ class TaskRun(Run):
 
     def pass_steps(self, task: str) -> int:
         """Optimizer steps of one pass over the data of a task."""
-        return max(1, math.ceil(self.loader.lengths[task] / self.batches_per_step))
+        return max(1, math.ceil(self.lengths[task] / self.batches_per_step))
 
     @property
     def _seen(self) -> list[str]:
         """Tasks of which a batch was booked."""
         return [task for task in self.sessions if self.account.batches.get(task)]
-
-    @property
-    def _next_task(self) -> str | None:
-        """Whose batch comes next, if the epoch has one."""
-        order, at = self.loader.order, sum(self.loader.served.values())
-        return order[at][0] if at < len(order) else None
 
     def see_scores(self, scores: Mapping[str, float]) -> None:
         """A validation has ended: what a task's loss is worth in the metric its user wants."""
@@ -140,7 +138,7 @@ class TaskRun(Run):
         if self.planner.settings.same_samples:
             passes = sum(served.values()) // self.num_samples_batches
         else:
-            passes = min(served.get(t, 0) // n for t, n in self.loader.lengths.items())
+            passes = min(served.get(t, 0) // n for t, n in self.lengths.items())
         if passes != self._passes:
             self._passes = passes
             self.session.caches.begin_epoch()
@@ -199,8 +197,27 @@ class TaskRun(Run):
         task = self.task
         self._is_new_step = stepped
         decision = super().end_batch(stepped=stepped, epoch=epoch, loss=loss)
-        self.account.spend(task, self.ledger.spent.amount - before, loss)
+        if self.ranks.size == 1:
+            self.account.spend(task, self.ledger.spent.amount - before, loss)
         return decision
+
+    def _book(self, *, stepped: bool, loss: Tensor | None) -> None:  # noqa: ARG002 (of all tasks)
+        """Book the batch; where several ranks train, those of all ranks, on every rank."""
+        if self.ranks.size == 1:
+            self._book_one(loss)
+            return
+        mine = self.task, self.session.tell(), None if loss is None else loss.detach().cpu()
+        for task, counted, its_loss in self.ranks.gather(mine):
+            with self.as_task(task):
+                self.session.hear(counted)
+                before = self.ledger.spent.amount
+                self._book_one(its_loss)
+                self.account.spend(task, self.ledger.spent.amount - before, its_loss)
+
+    def _book_one(self, loss: Tensor | None) -> None:
+        """Book a batch of the task at hand, whose step takes as many batches as any other."""
+        served = self.account.batches.get(self.task, 0) + 1
+        super()._book(stepped=served % self.batches_per_step == 0, loss=loss)
 
     def _charge(self, flops: float, full_flops: float) -> None:
         """Book a batch; the full run serves each task in proportion to its data."""
@@ -230,23 +247,32 @@ class TaskRun(Run):
 
     def _step_cost(self) -> float:
         """What the next optimizer step may cost."""
-        seen, task = self._seen, self._next_task
+        coming = self.loader.coming(self.batches_per_step // self.ranks.size)
+        seen = self._seen
         if not seen:
             return math.nan
+        is_known = bool(coming) and set(coming) <= set(seen)
         costs = []
-        for name in [task] if task in seen else seen:
+        for name in coming if is_known else seen:
             with self.as_task(name):
                 costs.append(super()._step_cost())
-        return max(costs)
+        return sum(costs) / len(costs) if is_known else max(costs)
+
+    def _at_hand(self) -> list[Plan]:
+        """The plans of the tasks whose batches the ranks have; none before there are any."""
+        tasks = (self.task,) if self.ranks.size == 1 else self.loader.turn
+        plans = [self.sessions[task].plan for task in tasks]
+        return [plan for plan in plans if plan is not None]
 
     def _planned_step(self) -> float:
-        plan = self.session.plan
-        return self._step_cost() if plan is None else plan.cost_per_step
+        plans = self._at_hand()
+        return sum(p.cost_per_step for p in plans) / len(plans) if plans else self._step_cost()
 
     @property
     def lr_factor(self) -> float:
-        """Factor of the learning rate under the plan in force."""
-        return 1.0 if self.session.plan is None else self.session.plan.lr_factor
+        """Factor of the learning rate under the plans in force, of which ranks take the mean."""
+        plans = self._at_hand()
+        return sum(plan.lr_factor for plan in plans) / len(plans) if plans else 1.0
 
     # -- decisions -----------------------------------------------------------------------------
 
@@ -276,6 +302,8 @@ class TaskRun(Run):
             if self.history or self.dimension is Dimension.SECOND:
                 return None
             raise
+        if self.ranks.size > 1:  # they found the same, unless what users log differs
+            found = TaskDecision.from_dict(self.ranks.agree(found.to_dict()))
         self.shares = dict(found.shares)
         self.loader.set_shares(self.shares)
         return self._put_all(found.plans, epoch, why)

@@ -9,7 +9,7 @@ from lightning_attnbal.multitask._gradients import jacobian_backward, make_aggre
 from lightning_attnbal.multitask._joint import allocate_tasks
 from lightning_attnbal.multitask._joint_terms import TaskSolution, TaskTerms
 from lightning_attnbal.multitask._loader import TaskLoader
-from lightning_attnbal.multitask._order import apportion, interleave
+from lightning_attnbal.multitask._order import apportion, deal, interleave
 from lightning_attnbal.multitask._rules import ShareRule, TaskStatus
 from lightning_attnbal.multitask._rules_loss import BanditShares, GradNormShares, Uncertainty
 from lightning_attnbal.multitask._rules_modifiers import Bounded, Stopping
@@ -42,6 +42,7 @@ __all__ = [
     "affinity_matrix",
     "allocate_tasks",
     "apportion",
+    "deal",
     "forecast_gain",
     "gramian_affinity",
     "help_from_others",

@@ -40,6 +40,8 @@ def allocate_tasks(
     task does not have (only frozen, at no cost) go with any prefix. Each task pays its own one-off
     cost of filling the cache, as tasks have their own data; where they share it, this overrates it.
 
+    Where every floor is its cap and they sum to 1, these are the shares, on the grid or not.
+
     Exact with respect to the grid, the totals N that are tried, and the plans that are tabled: for
     each task and prefix the exact frontier (thinned to `resolution` plans) and full training, in
     large problems the corners of its concave envelope instead. For additive gains a frontier loses
@@ -132,8 +134,6 @@ def _spenders(board: Board, answer: Answer) -> list[Spender]:
         share, offers = int(answer.mix.share[i, 0]), board.offers[i][depth]
         if share and offers is not None:
             levels = offers.levels(int(answer.mix.plan[i, 0]))
-            spender = Spender(
-                terms=task, share=share / board.cases.grid, levels=levels, once=offers.once
-            )
-            found.append(spender)
+            part = float(board.tables[i].cases.shares[share])
+            found.append(Spender(terms=task, share=part, levels=levels, once=offers.once))
     return found

@@ -28,7 +28,7 @@ class Board:
     Args:
         terms: of the tasks.
         offers: per task, per length of the cached prefix.
-        cases: all lengths with all totals.
+        cases: all lengths with all totals, with the first task's shares.
         tables: per task.
     """
 
@@ -53,26 +53,42 @@ def build(
     """
     check_integer("grid", grid, low=1)
     check_integer("resolution", resolution, low=2)
-    bounds = check_terms(terms, grid)
+    every, bounds = _shares(terms, grid)
     offers = [_offers(task, terms, limits, resolution) for task in terms]
     if totals is None:
         tried = default_totals(terms, offers, limits)
     else:
         tried = np.unique([check_number("totals", n, low=0, low_open=True) for n in totals])
         tried = np.unique(np.minimum(tried, limits.max_steps or np.inf))
-    cases = Cases.cross(len(offers[0]), tried, grid)
     tables = [
-        _table(task, plans, cases, low_high)
-        for task, plans, low_high in zip(terms, offers, bounds, strict=True)
+        _table(task, plans, Cases.cross(len(plans), tried, shares), low_high)
+        for task, plans, shares, low_high in zip(terms, offers, every, bounds, strict=True)
     ]
-    return Board(terms, offers, cases, tables)
+    return Board(terms, offers, tables[0].cases, tables)
 
 
-def check_terms(terms: Sequence[TaskTerms], grid: int) -> list[tuple[int, int]]:
-    """Floors and caps in units of 1 / grid.
+def _shares(terms: Sequence[TaskTerms], grid: int) -> tuple[list[Array], list[tuple[int, int]]]:
+    """Per task the shares it may have, and floor and cap as positions among them.
+
+    Positions of all tasks sum to the last one. Shares that floors and caps leave no choice about
+    are one position each.
 
     Raises:
-        ValueError: no tasks, two of one name, different units, or no shares within all bounds.
+        ValueError: as `allocate_tasks`.
+    """
+    check_tasks(terms)
+    fixed = [task.floor for task in terms if task.floor == task.cap > 0]
+    if len(fixed) == len(terms) and abs(sum(fixed) - 1) < _ROUNDING:
+        positions: Array = np.arange(len(terms) + 1.0)
+        return [positions * share for share in fixed], [(1, 1)] * len(terms)
+    return [np.arange(grid + 1) / grid] * len(terms), check_bounds(terms, grid)
+
+
+def check_tasks(terms: Sequence[TaskTerms]) -> None:
+    """Refuse tasks that cannot be decided on together.
+
+    Raises:
+        ValueError: no tasks, two of one name, or different units.
     """
     names = [task.name for task in terms]
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -87,6 +103,14 @@ def check_terms(terms: Sequence[TaskTerms], grid: int) -> list[tuple[int, int]]:
                 f"({', '.join(units[0])}), but task {name!r} has {', '.join(own)}."
             )
             raise ValueError(msg)
+
+
+def check_bounds(terms: Sequence[TaskTerms], grid: int) -> list[tuple[int, int]]:
+    """Floors and caps in units of 1 / grid.
+
+    Raises:
+        ValueError: no shares within all bounds.
+    """
     bounds = [
         (int(np.ceil(task.floor * grid - _ROUNDING)), int(task.cap * grid + _ROUNDING))
         for task in terms

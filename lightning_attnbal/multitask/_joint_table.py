@@ -25,24 +25,26 @@ class Cases:
     Args:
         depth: (P,), length of the prefix.
         total: (P,), steps of all tasks together.
+        shares: (G + 1,), rising from 0.
         steps: (P, G + 1), steps of a task by its share.
     """
 
     depth: Indices
     total: Array
+    shares: Array
     steps: Array
 
     @classmethod
-    def cross(cls, num_depths: int, totals: Array, grid: int) -> Self:
+    def cross(cls, num_depths: int, totals: Array, shares: Array) -> Self:
         """Prefixes of 0, 1, … units, each with all of the totals."""
         total = np.tile(totals, num_depths)
-        steps = total[:, None] * (np.arange(grid + 1) / grid)
-        return cls(np.repeat(np.arange(num_depths), len(totals)), total, steps)
+        depth = np.repeat(np.arange(num_depths), len(totals))
+        return cls(depth, total, shares, total[:, None] * shares)
 
     @property
     def grid(self) -> int:
         """G."""
-        return int(self.steps.shape[1]) - 1
+        return len(self.shares) - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,13 +159,25 @@ class AdditiveTable(TaskTable):
     @override
     def best(self, at: Indices, gain: float, price: Array) -> tuple[Array, Indices]:
         if np.isfinite(self.least):
-            return super().best(at, gain, price)
+            return super().best(at, gain, price) if gain else self._cheapest(at, price)
         depth = self.cases.depth[at]
         rate = gain * self.value[depth] - price[:, None] * self.cost[depth]
         plan = rate.argmax(axis=1)
         top = self.cases.steps[at] * np.take_along_axis(rate, plan[:, None], axis=1)
         top -= price[:, None] * self._once(at)
         return self._bounded(at, top), np.broadcast_to(plan, (self.cases.grid + 1, len(at)))
+
+    def _cheapest(self, at: Indices, price: Array) -> tuple[Array, Indices]:
+        """As `best` without gains: plans come by rising cost, so it is the first that is allowed.
+
+        (The worst task asks for this again and again, at other least gains.)
+        """
+        allowed = self.gains(at) >= self.least
+        plan = allowed.argmax(axis=2)
+        is_any = np.take_along_axis(allowed, plan[:, :, None], axis=2)[:, :, 0]
+        cost = np.take_along_axis(self.cost[self.cases.depth[at]], plan, axis=1)
+        paid = price[:, None] * (self.cases.steps[at] * cost + self._once(at))
+        return self._bounded(at, np.where(is_any, -paid, -np.inf)), plan.T
 
     def curved(self, table: Array) -> CurvedTable:
         """The same costs with gains (P, G + 1, J) of their own."""

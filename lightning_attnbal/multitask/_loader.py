@@ -10,17 +10,21 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from lightning_attnbal.core import check_choice, check_integer
-from lightning_attnbal.multitask._order import apportion, interleave
-from lightning_attnbal.multitask._stream import TaskStream
+from lightning_attnbal.multitask._common import check_tasks, open_streams
+from lightning_attnbal.multitask._order import apportion, deal, interleave
 
 
 class TaskLoader:
     """Batches of several tasks in planned shares, as `{task: batch}`.
 
     In mode "one" each step is a batch of one task. The shares are rounded to whole batches of the
-    epoch (`apportion`), which then take turns without long runs (`interleave`). In mode "all" each
-    step has a batch of every task. Small tasks cycle, and reshuffle at each cycle; a large task
-    that got less than one pass goes on in the next epoch where it stopped (see `TaskStream`).
+    epoch (`apportion`), which then take turns without long runs (`interleave`). In mode "ranks"
+    each rank has one task per step, another one maybe than the other ranks: the shares are those of
+    all ranks' batches together, and `deal` says who gets which. In mode "all" each step has a batch
+    of every task; in mode "common" sample k of each
+    task is about the same thing: they have common samples. Small tasks
+    cycle, and reshuffle at each cycle; a large task that got less than one pass goes on in the next
+    epoch where it stopped (see `TaskStream`).
 
     An epoch begins with its first batch, not with `iter`: shares set until then count. Iterate one
     epoch at a time; starting the next gives up what was left of the last.
@@ -28,7 +32,8 @@ class TaskLoader:
     `state_dict` and `load_state_dict` are what Lightning saves and loads with a checkpoint: after
     loading, the next iteration continues with exactly the batch that would have come next, of the
     same indices, given the same data and batch sizes. The number of ranks may change between
-    epochs, but not within one (its length does).
+    epochs, but not within one (its length does). In mode "ranks" what is saved is one rank's place:
+    another rank may repeat or miss a batch of a task there.
 
     Shares, lengths and seed alone decide the order of tasks, so it is the same on every rank as
     long as these are.
@@ -36,10 +41,11 @@ class TaskLoader:
     Args:
         loaders: by task; their order decides ties.
         shares: of the epoch's batches by task, each in [0, inf), not all 0, in any scale. None:
-            proportional to the loaders' lengths. Mode "all" has none.
-        mode: "one" task in each step, or "all".
-        num_batches: steps of an epoch, in [1, inf). None: one pass over all tasks together (mode
-            "one") or over the longest (mode "all").
+            proportional to the loaders' lengths. Modes "all" and "common" have none.
+        mode: "one" task in each step, one on each of the "ranks", "all", or all with "common"
+            samples.
+        num_batches: steps of an epoch, in [1, inf). None: one pass over all tasks together (modes
+            "one" and "ranks") or over the longest.
         seed: of all shuffling.
         rank: of this process among those that share the data, in [0, world_size).
         world_size: number of these processes, in [1, inf).
@@ -47,7 +53,8 @@ class TaskLoader:
     Raises:
         TypeError: not a mapping of loaders that `TaskStream` takes.
         ValueError: no task, an empty loader, shares of unknown or missing tasks, shares that are
-            negative or all 0, shares in mode "all", or a saved state of other tasks.
+            negative or all 0, shares in a mode without, data sets of different size in mode
+            "common", or a saved state of other tasks.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -68,7 +75,7 @@ class TaskLoader:
         loaders: Mapping[str, DataLoader[Any]],
         *,
         shares: Mapping[str, float] | None = None,
-        mode: Literal["one", "all"] = "one",
+        mode: Literal["one", "ranks", "all", "common"] = "one",
         num_batches: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -77,16 +84,15 @@ class TaskLoader:
         if not loaders:
             msg = "Expected `loaders` to have a loader for each task, but got none."
             raise ValueError(msg)
-        self._mode = check_choice("mode", mode, ("one", "all"))
+        self._mode = check_choice("mode", mode, ("one", "ranks", "all", "common"))
         self._seed = check_integer("seed", seed, low=0)
-        self._streams = {
-            task: TaskStream(task, loader, seed=seed, rank=rank, world_size=world_size)
-            for task, loader in loaders.items()
-        }
+        self._rank, self._num_ranks = rank, world_size if mode == "ranks" else 1
+        self._streams = open_streams(loaders, mode, seed=seed, rank=rank, world_size=world_size)
+        has_shares = mode in {"one", "ranks"}
         if num_batches is None:
-            num_batches = (sum if mode == "one" else max)(self.lengths.values())
+            num_batches = (sum if has_shares else max)(self.lengths.values())
         self._num_batches = check_integer("num_batches", num_batches, low=1)
-        self._shares: dict[str, float] | None = dict(self.lengths) if mode == "one" else None
+        self._shares: dict[str, float] | None = dict(self.lengths) if has_shares else None
         self._continues = False
         self._begin(self._shares)
         if shares is not None:
@@ -103,23 +109,44 @@ class TaskLoader:
         return {task: stream.length for task, stream in self._streams.items()}
 
     @property
+    def data_shares(self) -> dict[str, float]:
+        """By task, its share of the batches of one pass over the data of all tasks."""
+        lengths = self.lengths
+        return {task: length / sum(lengths.values()) for task, length in lengths.items()}
+
+    @property
     def shares(self) -> dict[str, float] | None:
-        """Of the next epoch's batches by task, in the scale they were given in; None in "all"."""
+        """Of the next epoch's batches by task, in the scale they were given in; None without."""
         return None if self._shares is None else dict(self._shares)
 
     @property
     def order(self) -> tuple[tuple[str, ...], ...]:
-        """The tasks of each step of this epoch; between two epochs, of the one that ended."""
+        """The tasks of each step of this epoch; between two epochs, of the one that ended.
+
+        In mode "ranks", that of each rank.
+        """
         return self._order
 
     @property
+    def turn(self) -> tuple[str, ...]:
+        """The tasks of the step that was served last; none before an epoch's first."""
+        return self._order[self._position - 1] if self._position else ()
+
+    def coming(self, steps: int = 1) -> tuple[str, ...]:
+        """The tasks of the next `steps` steps; fewer at an epoch's end."""
+        return tuple(chain.from_iterable(self._order[self._position : self._position + steps]))
+
+    @property
     def planned(self) -> dict[str, int]:
-        """By task, the batches of this epoch; between two epochs, of the one that ended."""
+        """By task, the batches of this epoch; between two epochs, of the one that ended.
+
+        In mode "ranks", of all ranks.
+        """
         return self._count(len(self._order))
 
     @property
     def served(self) -> dict[str, int]:
-        """By task, the batches of this epoch that were served so far."""
+        """By task, the batches of this epoch that were served so far; in "ranks", of all ranks."""
         return self._count(self._position)
 
     def __len__(self) -> int:
@@ -130,9 +157,18 @@ class TaskLoader:
             self._begin(self._shares)
         self._continues = False
         while self._position < len(self._order):
-            batch = {task: next(self._streams[task]) for task in self._order[self._position]}
+            batch = self._serve(self._order[self._position])
             self._position += 1  # before it is used: a state taken meanwhile continues after it
             yield batch
+
+    def _serve(self, tasks: tuple[str, ...]) -> dict[str, Any]:
+        """This rank's batch of a step."""
+        if self._mode == "common":
+            common: dict[str, Any] = next(self._streams[tasks[0]])
+            return common
+        if self._mode == "ranks":
+            tasks = (tasks[self._rank],)
+        return {task: next(self._streams[task]) for task in tasks}
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
         """Plan later epochs with other shares (this one too, while it has served nothing).
@@ -141,13 +177,13 @@ class TaskLoader:
             shares: by task, for every task, each in [0, inf), not all 0, in any scale.
 
         Raises:
-            ValueError: a task is unknown or missing, a share is negative, all are 0, or the mode is
-                "all".
+            ValueError: a task is unknown or missing, a share is negative, all are 0, or the mode
+                has no shares.
         """
         if self._shares is None:
-            msg = f"Expected `shares` to be None in mode 'all', but got {dict(shares)}."
+            msg = f"Expected `shares` to be None in mode {self._mode!r}, but got {dict(shares)}."
             raise ValueError(msg)
-        self._check_tasks("shares", shares)
+        check_tasks("shares", shares, self.tasks)
         apportion(shares, 0)  # refuses what are no shares, now and not when the epoch begins
         self._shares = dict(shares)
         if self._position == 0:
@@ -181,7 +217,7 @@ class TaskLoader:
             ValueError: it has other tasks or another mode, or was taken within an epoch of another
                 length.
         """
-        self._check_tasks("state", state.get("streams", {}))
+        check_tasks("state", state.get("streams", {}), self.tasks)
         check_choice("mode", state["mode"], (self._mode,))
         position, total = state["position"], state["num_batches"]
         if 0 < position < total != self._num_batches:
@@ -194,7 +230,7 @@ class TaskLoader:
         self._seed, self._shares = state["seed"], state["shares"]
         for task, stream in self._streams.items():
             stream.load_state_dict(state["streams"][task], seed=self._seed)
-        self._begin(state["planned"] if self._mode == "one" else None)
+        self._begin(None if self._shares is None else state["planned"])
         self._continues = 0 < position < total
         self._position = position if position < total else self._num_batches
 
@@ -204,21 +240,10 @@ class TaskLoader:
         if shares is None:
             self._order = (self.tasks,) * self._num_batches
         else:
-            counts = apportion(shares, self._num_batches)
-            self._order = tuple((task,) for task in interleave(counts))
+            counts = apportion(shares, self._num_batches * self._num_ranks)
+            self._order = deal(interleave(counts), self._num_ranks)
 
     def _count(self, num: int) -> dict[str, int]:
         """By task, its batches among the first `num` steps."""
         found = Counter(chain.from_iterable(self._order[:num]))
         return {task: found[task] for task in self._streams}
-
-    def _check_tasks(self, name: str, given: Mapping[str, Any]) -> None:
-        """Refuse tasks that appeared or disappeared."""
-        missing = [task for task in self._streams if task not in given]
-        unknown = [task for task in given if task not in self._streams]
-        if missing or unknown:
-            msg = (
-                f"Expected `{name}` to have the tasks {list(self._streams)}, but {missing} are "
-                f"missing and {unknown} are unknown."
-            )
-            raise ValueError(msg)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from operator import itemgetter
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from lightning_attnbal.core import check_integer, check_number
 
@@ -96,3 +100,42 @@ def interleave(counts: Mapping[str, int]) -> tuple[str, ...]:
         windows[task] = window(task, served[task])
         order.append(task)
     return tuple(order)
+
+
+def deal(order: Sequence[str], num: int) -> tuple[tuple[str, ...], ...]:
+    """An order of turns in steps of `num` ranks: which rank serves which task, step by step.
+
+    Step k has turns k · num to (k + 1) · num - 1. Among its ranks they go such that each rank has
+    had each task about as often as the others: with c_rt the turns of task t that rank r had, the
+    assignment with the least Σ_r c_rt(r). So every rank gets through its part of each task's data
+    at the same pace. Every rank finds the same.
+
+    Args:
+        order: task by turn; what is left after the last whole step has no place.
+        num: ranks, in [1, inf).
+
+    Returns:
+        Per step, the task of each rank.
+
+    Raises:
+        ValueError: `num` is out of range.
+
+    Source:
+        Kuhn, "The Hungarian method for the assignment problem", 1955 (as solved by SciPy).
+
+    Example:
+        >>> deal("ababab", 2)
+        (('a', 'b'), ('b', 'a'), ('a', 'b'))
+    """
+    if check_integer("num", num, low=1) == 1:
+        return tuple((task,) for task in order)
+    had = [Counter[str]() for _ in range(num)]
+    dealt = []
+    for start in range(0, len(order) - num + 1, num):
+        turns = order[start : start + num]
+        _, places = linear_sum_assignment(np.array([[c[task] for task in turns] for c in had]))
+        step = tuple(turns[place] for place in places)
+        for counter, task in zip(had, step, strict=True):
+            counter[task] += 1
+        dealt.append(step)
+    return tuple(dealt)

@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from lightning_attnbal.callbacks import AttentionBalancer, TaskScheduler, TaskSettings
 from lightning_attnbal.multitask import Proportional, Uniform
@@ -19,7 +20,7 @@ from lightning_attnbal.tracking import (
     TasksServed,
     read_events,
 )
-from tests.integration.tasks_run import TwoHeads, fit, loaders, trained_before
+from tests.integration.tasks_run import BATCH, TwoHeads, fit, loaders, rows, trained_before
 from tests.integration.tiny import same, weights
 
 without_saver = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -65,6 +66,16 @@ def test_a_task_trains_what_its_plan_says(tmp_path):
     assert planned
     for moved, trained in planned:
         assert moved <= trained | {"head"}
+
+
+def test_reach_of_one_keeps_the_shares_of_the_data(tmp_path):
+    data = loaders(5, 3, length=6)
+    data["extra"] = DataLoader(rows(3 * BATCH, 6, seed=2), BATCH)
+    balancer = AttentionBalancer("60%", tasks=TaskSettings(reach=1.0))
+    model = trained_before(TwoHeads(("short", "long", "extra")))
+    fit(tmp_path, balancer, model=model, data=data, max_epochs=3)
+    assert balancer.shares == {"short": 5 / 11, "long": 3 / 11, "extra": 3 / 11}
+    assert Counter(model.served[:11]) == {"short": 5, "long": 3, "extra": 3}
 
 
 def test_full_budget_is_the_run_without_a_balancer(tmp_path):

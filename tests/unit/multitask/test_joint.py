@@ -67,6 +67,23 @@ def test_joint_allocation_equals_brute_force(kind):
             assert solution.gap <= 1e-9 * abs(best), (seed, objective)
 
 
+@pytest.mark.parametrize("kind", ["cached", "concave gains", "all of it"])
+def test_floors_that_are_caps_are_the_shares_though_not_on_the_grid(kind):
+    shares = (1 / 3, 1 - 1 / 3)
+    for seed in range(SEEDS):
+        drawn, totals, memory, _, rng = instance(seed, KINDS[kind])
+        pairs = zip(drawn[:2], shares, strict=True)
+        terms = [replace(task, floor=share, cap=share) for task, share in pairs]
+        choices = every_choice(terms, totals, memory, grid=3)
+        limits = Limits(remaining=float(np.quantile(choices[:, 0], rng.uniform())), memory=memory)
+        for objective, column in (("sum", 1), ("worst", 2)):
+            settings = {"totals": totals, "resolution": 1000, "objective": objective}
+            found = allocate_tasks(terms, limits, grid=20, **settings)
+            best = choices[choices[:, 0] <= limits.remaining * (1 + 1e-12), column].max()
+            assert found.value == pytest.approx(best, rel=1e-9, abs=1e-9), (seed, objective)
+            assert tuple(found.shares.values()) == shares
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_too_small_a_budget_names_the_smallest_that_is_not(kind):
     for seed in range(5):

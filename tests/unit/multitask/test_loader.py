@@ -5,9 +5,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_attnbal.multitask import TaskLoader, interleave
+
+
+class Numbers(IterableDataset):
+    def __init__(self, num):
+        self.num = num
+
+    def __len__(self):
+        return self.num
+
+    def __iter__(self):
+        return iter(range(self.num))
+
 
 SIZES = {"big": 14, "mid": 6, "small": 3}
 
@@ -178,7 +190,7 @@ def test_close_keeps_the_place():
         ({"shares": {**SIZES, "mid": -1}}, r"Expected `shares\['mid'\]` to be in \[0, inf\)"),
         ({"shares": dict.fromkeys(SIZES, 0)}, r"`shares` to have a sum in \(0, inf\)"),
         ({"shares": SIZES, "mode": "all"}, "Expected `shares` to be None in mode 'all'"),
-        ({"mode": "some"}, "Expected `mode` to be one of 'one', 'all', but got 'some'"),
+        ({"mode": "some"}, "Expected `mode` to be one of 'one', 'ranks', 'all', 'common'"),
         ({"num_batches": 0}, r"Expected `num_batches` to be in \[1, inf\), but got 0"),
         ({"rank": 1}, r"Expected `rank` to be in \[0, 0\], but got 1"),
     ],
@@ -202,3 +214,60 @@ def test_refuses_a_state_of(sizes, mode, message):
     state = TaskLoader(loaders()).state_dict()
     with pytest.raises(ValueError, match=message):
         TaskLoader(loaders(sizes), mode=mode).load_state_dict(state)
+
+
+def test_ranks_serve_the_shares_together_and_every_row_once():
+    every = [
+        TaskLoader(
+            loaders({"big": 12, "small": 6}), mode="ranks", num_batches=9, rank=r, world_size=2
+        )
+        for r in range(2)
+    ]
+    pairs = list(zip(*map(rows, every), strict=True))
+    assert every[0].planned == every[0].served == {"big": 12, "small": 6}
+    assert every[0].order == every[1].order
+    assert every[0].order == tuple(tuple(task for step in pair for task in step) for pair in pairs)
+    for task, size in {"big": 12, "small": 6}.items():
+        seen = [row for pair in pairs for step in pair for row in step.get(task, [])]
+        assert sorted(seen) == list(range(size))
+
+
+def test_a_turn_is_known_before_and_after():
+    loader = TaskLoader(loaders(), shares={"big": 1, "mid": 1, "small": 0}, num_batches=3)
+    assert (loader.turn, loader.coming(2)) == ((), ("big", "mid"))
+    first, *_ = loader
+    assert list(first) == ["big"]
+    assert (loader.turn, loader.coming()) == (("big",), ())
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_common_samples_continue_mid_epoch(workers):
+    def common():
+        data = {task: [10 * k + i for k in range(9)] for i, task in enumerate(("a", "b"))}
+        parts = {t: DataLoader(d, 2, shuffle=True, num_workers=workers) for t, d in data.items()}
+        return TaskLoader(parts, mode="common", seed=3)
+
+    whole = common()
+    steps = rows(whole) + rows(whole)
+    assert all([x + 1 for x in step["a"]] == step["b"] for step in steps)
+    assert sorted(chain.from_iterable(s["a"] for s in steps[:5])) == list(range(0, 90, 10))
+    assert steps[:5] != steps[5:]
+    part = common()
+    begun = rows(islice(part, 2))
+    resumed = common()
+    resumed.load_state_dict(part.state_dict())
+    assert begun + rows(resumed) + rows(resumed) == steps
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"a": DataLoader(range(4), 2), "b": DataLoader(range(5), 2)},
+        {"a": DataLoader(range(4), None), "b": DataLoader(range(4), 2)},
+        {"a": DataLoader(Numbers(4), 2), "b": DataLoader(range(4), 2)},
+    ],
+    ids=["sizes", "no batches", "iterable"],
+)
+def test_common_samples_are_refused_where_there_are_none(parts):
+    with pytest.raises(ValueError, match="data sets of one size"):
+        TaskLoader(parts, mode="common")

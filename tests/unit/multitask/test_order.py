@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_attnbal.multitask import apportion, interleave
+from lightning_attnbal.multitask import apportion, deal, interleave
 
 NAMES = st.sampled_from("abcdefgh")
 SHARES = st.dictionaries(
@@ -83,3 +83,21 @@ def test_apportion_refuses(shares, num, error, message):
 def test_interleave_refuses_a_negative_count():
     with pytest.raises(ValueError, match=r"Expected `counts\['b'\]` to be in \[0, inf\)"):
         interleave({"a": 1, "b": -1})
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=4), st.integers(1, 5))
+@settings(max_examples=200, deadline=None)
+def test_dealing_keeps_the_turns_and_the_pace_of_each_rank(counts, num):
+    order = interleave({str(task): count for task, count in enumerate(counts)})
+    dealt = deal(order, num)
+    assert len(dealt) == len(order) // num
+    for k, step in enumerate(dealt):
+        assert sorted(step) == sorted(order[k * num : (k + 1) * num])
+    for task in set(order):
+        had = [sum(step[rank] == task for step in dealt) for rank in range(num)]
+        assert max(had) - min(had) <= 2
+
+
+def test_dealing_needs_a_rank():
+    with pytest.raises(ValueError, match=r"Expected `num` to be in \[1, inf\), but got 0"):
+        deal("ab", 0)
