@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipes._common.config import TrainConfig
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-"""The folder of `train.yaml` and its groups."""
+_RECIPES = Path(__file__).resolve().parents[1]
+CONF = next(p for p in (_RECIPES / "conf", _RECIPES.parent / "conf") if p.is_dir())
+"""The folder of `train.yaml` and its groups: inside an installed package, beside a checkout's."""
 
 
 def store_schema() -> None:
@@ -36,19 +35,6 @@ def typed(raw: DictConfig) -> TrainConfig:
         msg = f"Expected `{missing[0]}` to be given, as in `{missing[0]}=...`, but it is missing."
         raise ValueError(msg)
     return cast(TrainConfig, OmegaConf.to_object(raw))
-
-
-def compose_run(overrides: Sequence[str]) -> TrainConfig:
-    """What `python -m recipes.train` would run with these arguments.
-
-    Raises:
-        ValueError: a key or value is unknown, or one is missing; the allowed ones are named.
-    """
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return typed(compose("train", list(overrides)))
-    except (ConfigCompositionException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error)) from error
 
 
 def explain(error: Exception) -> str:

@@ -57,6 +57,15 @@ class Objective(StrEnum):
     worst = "worst"
 
 
+class Parallel(StrEnum):
+    """How several tasks share a step."""
+
+    auto = "auto"
+    off = "off"
+    heads = "heads"
+    ranks = "ranks"
+
+
 class ScheduleName(StrEnum):
     """How the learning rate falls until the budget ends."""
 
@@ -146,6 +155,8 @@ class BalancerConfig:
         allocator: who decides about plans.
         tasks: whether tasks take turns, in shares decided along with their plans; else each step
             has a batch of every task.
+        parallel: how tasks share a step: "heads", all of them on one forward, where they ask about
+            the same samples; "ranks", one each; "off", one a step; "auto", heads where that can be.
         objective: of several tasks, "sum" of the gains or the "worst".
         reach: a task's share is its share of the data times at most this, or divided by it.
         epoch_batches: batches after which is decided anew; None: a pass over the data.
@@ -162,6 +173,7 @@ class BalancerConfig:
     )
     allocator: AllocatorName = AllocatorName.forecast
     tasks: bool = False
+    parallel: Parallel = Parallel.auto
     objective: Objective = Objective.sum
     reach: float = 2.0
     epoch_batches: int | None = None

@@ -23,7 +23,7 @@ from lightning_attnbal.allocate import FullAllocator
 from lightning_attnbal.callbacks import TaskSettings
 from lightning_attnbal.tracking.report import write_report
 from recipes._common.composing import build
-from recipes._common.config import AllocatorName, LoggerName, TrainConfig
+from recipes._common.config import AllocatorName, LoggerName, Parallel, TrainConfig
 from recipes._common.data import TasksData
 from recipes._common.module import TasksModule
 from recipes._common.restrict import merge_adapters, restrict
@@ -115,11 +115,15 @@ def assemble(config: TrainConfig, out: Path, allowed: Collection[str]) -> Parts:
 def make_balancer(config: TrainConfig, data: TasksData) -> AttentionBalancer:
     """The balancer that `balancer=` describes."""
     options = config.balancer
+    parallel: Any = options.parallel.value  # one of the names that TaskSettings knows
+    if options.parallel is Parallel.auto:
+        parallel = "heads" if data.same_samples else "off"
     settings = TaskSettings(
         objective=options.objective.value,
         reach=options.reach,
         epoch_batches=options.epoch_batches,
         same_samples=data.same_samples,
+        parallel=parallel,
     )
     return AttentionBalancer(
         config.budget,

@@ -14,11 +14,10 @@ from tempfile import TemporaryDirectory
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from recipes._common.composing import compose_run
 from recipes.benchmarks._common import machine
 from recipes.benchmarks.compare.reference import write_whole
 from recipes.benchmarks.quality.plan import KINDS, MEASURED, Launch, launches
-from recipes.train import train
+from recipes.train import compose_run, train
 
 
 def main() -> None:

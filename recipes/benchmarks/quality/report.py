@@ -1,4 +1,4 @@
-"""Writes tables and figures into the recipes' own pages: `python -m recipes.benchmarks.quality.report`.
+"""Writes tables and figures into the recipes' pages: `python -m recipes.benchmarks.quality.report`.
 
 No figure is typed by hand.
 """

@@ -63,15 +63,21 @@ class Arm(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Balanced(Arm):
-    """`AttentionBalancer` with tasks."""
+    """`AttentionBalancer` with tasks, in turns or, where they have the same texts, at once."""
 
     levels: tuple[str, ...] = ("cached", "frozen", "full")
+    takes_turns: bool = False
 
     @override
     def callbacks(self, flops: float, seed: int, suite: Suite) -> list[pl.Callback]:
         budget = f"{flops} FLOP"
         options: dict[str, Any] = {"levels": self.levels, "seed": seed}
-        settings = TaskSettings(epoch_batches=EPOCH, same_samples=suite.is_shared)
+        is_joint = suite.is_shared and not self.takes_turns
+        settings = TaskSettings(
+            epoch_batches=EPOCH,
+            same_samples=suite.is_shared,
+            parallel="heads" if is_joint else "off",
+        )
         return [AttentionBalancer(budget, tasks=settings, **options)]
 
     @override
@@ -126,11 +132,10 @@ class _UpGrad(JacobianBackward, TextTasks):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combined(Arm):
-    """All tasks in each step, on the same texts, gradients combined."""
+class Joint(Arm):
+    """All tasks in each step, on the same texts; the module says how their losses are combined."""
 
     mode: Literal["one", "all"] = "all"
-    module: type[TextTasks] = _UpGrad
 
     @override
     def callbacks(self, flops: float, seed: int, suite: Suite) -> list[pl.Callback]:
@@ -139,7 +144,8 @@ class Combined(Arm):
 
 ARMS: dict[str, Arm] = {
     "ours": Balanced(),
-    "no-cache": Balanced(levels=("frozen", "full"), tuned_as="ours"),
+    "ours-turns": Balanced(takes_turns=True),
+    "no-cache": Balanced(levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns"),
     "proportional": Ruled(rule=Proportional()),
     "uniform": Ruled(rule=Uniform(), tuned_as="proportional"),
     "temperature": Ruled(rule=Temperature(tau=3.0), tuned_as="proportional"),
@@ -148,5 +154,6 @@ ARMS: dict[str, Arm] = {
     "gradnorm": Ruled(rule=GradNormShares(alpha=1.0), tuned_as="proportional", revision=2),
     "bandit": Ruled(rule=BanditShares(), tuned_as="proportional", revision=2),
     "apart": Ruled(rule=Proportional(), is_apart=True),
-    "upgrad": Combined(),
+    "upgrad": Joint(module=_UpGrad),
+    "joint": Joint(),
 }
