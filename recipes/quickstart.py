@@ -1,6 +1,6 @@
 """Fine-tune an encoder on a budget, then train everything for fewer steps; compare.
 
-Run `python -m recipes.quickstart [key=value ...]`; `conf/quickstart/quickstart.yaml` lists the keys.
+Run `python -m recipes.quickstart [key=value ...]`; `conf/quickstart/` lists the keys.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lightning_attnbal.allocate import FullAllocator
 from lightning_attnbal.core import Budget, Quantity
 from lightning_attnbal.tracking import build_timeline, plot_plan, print_summary
 from lightning_attnbal.tracking.report import write_report
+from recipes._common.composing import CONF
 from recipes.text import (
     Corpus,
     ReviewsData,
@@ -243,7 +244,7 @@ ConfigStore.instance().store(name="quickstart_schema", node=QuickstartConfig)
 
 
 @hydra.main(
-    config_path=str(Path(__file__).resolve().parents[1] / "conf" / "quickstart"),
+    config_path=str(CONF / "quickstart"),
     config_name="quickstart",
     version_base="1.3",
 )

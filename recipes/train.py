@@ -9,12 +9,14 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -33,9 +35,30 @@ _CONFIGS = (recommendation, text, translation, vision)
 TARGETS = frozenset(target for config in _CONFIGS for target in config.TARGETS)
 """What `_target_` may name."""
 
+_ADVICE = (
+    ".*does not have many workers",  # rows are in memory
+    "Experiment logs directory",  # Hydra made it
+    "The dirpath has changed",  # a run goes on in a folder of its own
+    "The number of training batches",
+    ".*LeafSpec",  # Lightning 2.6 on torch 2.14
+)
+
 store_schema()
 for _config in _CONFIGS:
     _config.store(ConfigStore.instance())
+
+
+def compose_run(overrides: Sequence[str]) -> TrainConfig:
+    """What `python -m recipes.train` would run with these arguments.
+
+    Raises:
+        ValueError: a key or value is unknown, or one is missing; the allowed ones are named.
+    """
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return typed(compose("train", list(overrides)))
+    except (ConfigCompositionException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error)) from error
 
 
 def train(config: TrainConfig, out: Path) -> Outcome:
@@ -48,7 +71,7 @@ def train(config: TrainConfig, out: Path) -> Outcome:
     # that the head is new and that no workers are used (rows are in memory) need not be said
     set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    for advice in (".*does not have many workers", "Experiment logs directory", ".*LeafSpec"):
+    for advice in _ADVICE:
         warnings.filterwarnings("ignore", message=advice)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -143,7 +143,8 @@ def make_callbacks(
     """Balancer, checkpoints and progress bar, as far as they are wanted."""
     callbacks: list[Callback] = [] if balancer is None else [balancer]
     if config.callbacks.checkpoint:
-        callbacks.append(ModelCheckpoint(out / "checkpoints", save_last=True, save_top_k=0))
+        folder = out / "checkpoints"
+        callbacks.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
     if config.callbacks.progress_bar:
         callbacks.append(RichProgressBar())
     return callbacks
@@ -210,7 +211,8 @@ def outcome_table(outcome: Outcome) -> Table:
     cost = f": {outcome.spent} of {outcome.allowed}" if outcome.spent else ""
     table = Table(title=f"{outcome.recipe}{cost}, {outcome.steps} steps", box=SIMPLE_HEAD)
     for heading in ("", "task", *metrics):
-        table.add_column(heading, justify="left" if heading in ("", "task") else "right")
+        side: Literal["left", "right"] = "left" if heading in ("", "task") else "right"
+        table.add_column(heading, justify=side, overflow="fold")
     for name, scores in rows.items():
         for task in tasks:
             cells = [scores.get(f"{task}/{metric}") for metric in metrics]

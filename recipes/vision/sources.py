@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -157,12 +158,24 @@ def load_cifar10(folder: str | Path, *, download: bool = False) -> ImageSet:
     """
     from torchvision.datasets import CIFAR10
 
+    return _load_cifar(CIFAR10, "cifar-10-batches-py", Path(folder), download=download)
+
+
+def load_cifar100(folder: str | Path, *, download: bool = False) -> ImageSet:
+    """The same with 100 classes, `cifar-100-python` in `folder`; see `load_cifar10`."""
+    from torchvision.datasets import CIFAR100
+
+    return _load_cifar(CIFAR100, "cifar-100-python", Path(folder), download=download)
+
+
+def _load_cifar(kind: Any, below: str, folder: Path, *, download: bool) -> ImageSet:
+    name = "-".join(below.upper().split("-")[:2])
     try:
-        train, test = (CIFAR10(folder, train=part, download=download) for part in (True, False))
+        train, test = (kind(folder, train=part, download=download) for part in (True, False))
     except (OSError, RuntimeError) as error:
         msg = (
-            f"torchvision found or fetched no CIFAR-10 in {folder} ({error}). Let torchvision "
-            "fetch it with `download=True`, or put `cifar-10-batches-py` there. Fashion-MNIST "
+            f"torchvision found or fetched no {name} in {folder} ({error}). Let torchvision fetch "
+            f"it with `download=True`, or put `{below}` there. Fashion-MNIST "
             "(`load_fashion_mnist()`) also comes in the Debian package `dataset-fashion-mnist`; "
             "the digits of `load_digits_images()` need no file."
         )

