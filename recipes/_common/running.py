@@ -26,6 +26,7 @@ from recipes._common.composing import build
 from recipes._common.config import AllocatorName, LoggerName, Parallel, TrainConfig
 from recipes._common.data import TasksData
 from recipes._common.module import TasksModule
+from recipes._common.random_state import RandomState
 from recipes._common.restrict import merge_adapters, restrict
 
 
@@ -145,6 +146,7 @@ def make_callbacks(
     if config.callbacks.checkpoint:
         folder = out / "checkpoints"
         callbacks.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
+        callbacks.append(RandomState())
     if config.callbacks.progress_bar:
         callbacks.append(RichProgressBar())
     return callbacks
