@@ -39,6 +39,9 @@ def typed(raw: DictConfig) -> TrainConfig:
 
 def explain(error: Exception) -> str:
     """One message for what Hydra or OmegaConf refused, with the keys that are allowed there."""
+    if str(error).startswith("You must specify"):
+        names = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+        return f"Expected `experiment=` to be one of {', '.join(names)}, but none was given."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [str(error).splitlines()[0]]
     if isinstance(cause, OmegaConfBaseException):

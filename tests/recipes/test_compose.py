@@ -102,8 +102,8 @@ def test_a_model_by_name_asks_for_the_name():
         compose_run(["experiment=image_full", "model=image_timm"])
 
 
-def test_a_run_without_a_recipe_is_told_which_there_are():
-    with pytest.raises(ValueError, match=r"(?s)recipe.*image.*recommendation.*text.*translation"):
+def test_a_run_without_an_experiment_is_told_which_there_are():
+    with pytest.raises(ValueError, match=r"`experiment=` to be one of image_balanced, image_full"):
         compose_run([])
 
 
