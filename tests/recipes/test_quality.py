@@ -16,7 +16,7 @@ def made(balanced, short):
                 "headline": {"a": "macro_f1", "b": "macro_f1"},
                 "scores": {"a/macro_f1": a, "b/macro_f1": b},
                 "cpu_seconds": 60.0,
-                "machine": "a machine",
+                "machine": {"cpu": "a machine", "torch": "2"},
                 "baselines": {},
             }
             for seed, (a, b) in enumerate(pairs)

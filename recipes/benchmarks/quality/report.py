@@ -126,10 +126,11 @@ def _baselines(run: Run) -> list[str]:
 
 def _facts(table: Any) -> str:
     runs = [run for of_kind in table.values() for run in of_kind.values()]
-    machine = runs[0]["machine"]
+    machine = "{cpu}, torch {torch}".format(**runs[0]["machine"])
     return (
         "Mean over seeds ± half of the 95 % interval (number of seeds); differences are over "
-        f"paired seeds, **bold** where the interval leaves out 0. One core of {machine}."
+        "paired seeds, **bold** where the interval leaves out 0. Shares are in percent. One core "
+        f"of {machine}."
     )
 
 
