@@ -16,6 +16,7 @@ from recipes.translation.scores import score, signatures
 from recipes.translation.search import BeamSearch
 from recipes.translation.sources import load_files, load_hub, load_strings, make_pairs
 from recipes.translation.splits import content_key, divide
+from recipes.translation.warm_start import dice_table, near_translations, warm_start
 
 __all__ = [
     "BeamSearch",
@@ -29,6 +30,7 @@ __all__ = [
     "Translator",
     "TranslatorConfig",
     "content_key",
+    "dice_table",
     "divide",
     "load_files",
     "load_hub",
@@ -38,7 +40,9 @@ __all__ = [
     "make_mbart",
     "make_minilm",
     "make_pairs",
+    "near_translations",
     "score",
     "signatures",
     "train_bpe",
+    "warm_start",
 ]

@@ -57,6 +57,7 @@ class MBartConfig(TranslatorConfig):
         heads: in [1, inf).
         ffn: inner width of the feed-forward layers, in [1, inf).
         dropout: in [0, 1).
+        warm_start: whether it starts near a word table, counted from the training pairs.
     """
 
     _target_: str = "recipes.translation.make_mbart"
@@ -67,6 +68,7 @@ class MBartConfig(TranslatorConfig):
     heads: int = MISSING
     ffn: int = MISSING
     dropout: float = MISSING
+    warm_start: bool = True
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ class TranslationData(TasksData):
         self.codec = codec
         self._rows = {(task, split): _Rows(self, codec, task, split) for task, split in self._pairs}
 
+    def token_pairs(self) -> Iterator[tuple[list[int], list[int]]]:
+        """Token ids of training sources and targets of all tasks, without start and end."""
+        for task in self.tasks:
+            for row in self._rows[task, "train"]:
+                yield row["source"].tolist()[:-1], row["target"].tolist()[1:-1]
+
     def rows(self, task: str, split: Split) -> Dataset[Any]:
         """Encoded pairs, after `use`; those of validation and test in order of length."""
         return self._rows[task, split]
@@ -146,6 +153,9 @@ class _Rows(Dataset[dict[str, Any]]):
         if split != "test":
             for row in self._rows:
                 del row["texts"]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)

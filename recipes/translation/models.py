@@ -22,6 +22,7 @@ from recipes.translation.codec import Codec, add_masks, mask, placeholders, trai
 from recipes.translation.config import HubConfig, MBartConfig, MiniLMConfig
 from recipes.translation.data import TranslationData
 from recipes.translation.module import Translator
+from recipes.translation.warm_start import warm_start
 
 
 def make_mbart(config: MBartConfig, data: TranslationData) -> Translator:
@@ -29,7 +30,8 @@ def make_mbart(config: MBartConfig, data: TranslationData) -> Translator:
 
     Sources and targets have one vocabulary, learnt from the training pairs. Its blocks are mBART's,
     which normalise first: at this size they learn about twice as fast as Marian's. Weights start
-    with the variance 1 / `width`, as in the original Transformer.
+    with the variance 1 / `width`, as in the original Transformer, and with `warm_start` near a word
+    table.
 
     Source: Liu et al., "Multilingual denoising pre-training for neural machine translation", 2020,
     for the blocks; language tokens as in Johnson et al., "Google's multilingual neural machine
@@ -49,8 +51,11 @@ def make_mbart(config: MBartConfig, data: TranslationData) -> Translator:
         encoder_ffn_dim=config.ffn,
         **_ends(tokenizer, codec),
     )
+    model = MBartForConditionalGeneration(model_config)
     data.use(codec)
-    return Translator(config, MBartForConditionalGeneration(model_config), data)
+    if config.warm_start:
+        warm_start(model, data.token_pairs())
+    return Translator(config, model, data)
 
 
 def make_minilm(config: MiniLMConfig, data: TranslationData) -> Translator:
