@@ -156,7 +156,8 @@ class BalancerConfig:
         tasks: whether tasks take turns, in shares decided along with their plans; else each step
             has a batch of every task.
         parallel: how tasks share a step: "heads", all of them on one forward, where they ask about
-            the same samples; "ranks", one each; "off", one a step; "auto", heads where that can be.
+            the same samples; "ranks", one each; "off", one a step; "auto": ranks on several
+            processes, else heads where that can be, else one a step.
         objective: of several tasks, "sum" of the gains or the "worst".
         reach: a task's share is its share of the data times at most this, or divided by it.
         epoch_batches: batches after which is decided anew; None: a pass over the data.

@@ -96,29 +96,35 @@ def assemble(config: TrainConfig, out: Path, allowed: Collection[str]) -> Parts:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module: TasksModule = build(config.model, allowed, data)
     restrict(module, balancer_settings.train, balancer_settings.lora_rank)
-    balancer = make_balancer(config, data) if balancer_settings.enabled else None
-    callbacks = make_callbacks(config, out, balancer)
     options = asdict(config.trainer)
     del options["threads"]
     options |= {name: str(options[name]) for name in ("accelerator", "precision")}
     trainer = pl.Trainer(
         **options,
-        callbacks=callbacks,
+        callbacks=make_callbacks(config, out),
         logger=make_loggers(config, out),
         default_root_dir=out,
         enable_checkpointing=config.callbacks.checkpoint,
         enable_progress_bar=config.callbacks.progress_bar,
         enable_model_summary=config.callbacks.summary,
     )
+    balancer = None
+    if balancer_settings.enabled:
+        balancer = make_balancer(config, data, trainer.world_size)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.insert(0, balancer)
     return Parts(data, module, trainer, balancer)
 
 
-def make_balancer(config: TrainConfig, data: TasksData) -> AttentionBalancer:
-    """The balancer that `balancer=` describes."""
+def make_balancer(
+    config: TrainConfig, data: TasksData, num_processes: int = 1
+) -> AttentionBalancer:
+    """The balancer that `balancer=` describes, for so many processes."""
     options = config.balancer
     parallel: Any = options.parallel.value  # one of the names that TaskSettings knows
     if options.parallel is Parallel.auto:
         parallel = "heads" if data.same_samples else "off"
+        parallel = "ranks" if num_processes > 1 else parallel
     settings = TaskSettings(
         objective=options.objective.value,
         reach=options.reach,
@@ -138,11 +144,9 @@ def make_balancer(config: TrainConfig, data: TasksData) -> AttentionBalancer:
     )
 
 
-def make_callbacks(
-    config: TrainConfig, out: Path, balancer: AttentionBalancer | None
-) -> list[Callback]:
-    """Balancer, checkpoints and progress bar, as far as they are wanted."""
-    callbacks: list[Callback] = [] if balancer is None else [balancer]
+def make_callbacks(config: TrainConfig, out: Path) -> list[Callback]:
+    """Checkpoints and progress bar, as far as they are wanted."""
+    callbacks: list[Callback] = []
     if config.callbacks.checkpoint:
         folder = out / "checkpoints"
         callbacks.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))

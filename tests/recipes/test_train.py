@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from recipes import predict, train
-from recipes._common import running
+from recipes._common import composing, running
 from recipes._common.composing import CONF
 from recipes._common.running import outcome_table
 from recipes.train import compose_run
@@ -184,6 +185,32 @@ def test_no_recipe_names_a_device():
     )
     found = {p.name: named.findall(p.read_text(encoding="utf-8")) for p in sources}
     assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "num_processes", "parallel"),
+    [("image", 1, "off"), ("text", 1, "heads"), ("image", 2, "ranks"), ("text", 2, "ranks")],
+)
+def test_tasks_share_steps_as_data_and_processes_allow(recipe, num_processes, parallel):
+    config = compose_run([f"experiment={recipe}_balanced", *QUIET, *TINY[recipe]])
+    data = composing.build(config.data, train.TARGETS)
+    data.setup()
+    assert running.make_balancer(config, data, num_processes).tasks.parallel == parallel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_same_command_runs_on_two_processes(recipe, tmp_path):
+    overrides = [
+        f"experiment={recipe}_balanced",
+        *("budget=60%", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
+        *(*QUIET, *TINY[recipe], "data.num_train=64", f"paths.out_dir={tmp_path}"),
+    ]
+    command = [sys.executable, "-m", "recipes.train", *overrides]
+    subprocess.run(command, check=True, timeout=300)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["steps"] > 0
+    assert all(torch.isfinite(torch.tensor(value)) for value in results["scores"].values())
 
 
 @pytest.mark.gpu
