@@ -135,7 +135,7 @@ def _facts(table: Any) -> str:
     return (
         "Mean over seeds ± half of the 95 % interval (number of seeds); differences are over "
         "paired seeds, **bold** where the interval leaves out 0. Shares are in percent. Every run "
-        "has the learning rate of the recipe, tuned for none of them. CPU minutes hold loading, "
+        "has the same peak learning rate, the recipe's. CPU minutes hold loading, "
         f"calibration, validation and test too. One core of {machine}."
     )
 
