@@ -34,8 +34,12 @@ _MEMBER = re.compile(r"homeassistant/components/(\w+)/translations/(en|de|es|fr)
 _HUB_NAMES = {"wmt14": "wmt/wmt14", "opus100": "Helsinki-NLP/opus-100"}
 
 
+_LONGEST = 80
+"""Characters of an interface string; what is longer is help text of several sentences."""
+
+
 def load_strings(tasks: Sequence[str]) -> pd.DataFrame:
-    """Interface strings of a home automation program: 25 k pairs for de and es, 11 k for fr.
+    """Interface strings of a home automation program, of up to 80 characters in English.
 
     Each distinct pair is one row; of several translations of a string the most common is first.
 
@@ -52,6 +56,7 @@ def load_strings(tasks: Sequence[str]) -> pd.DataFrame:
     for task in tasks:
         pairs = table[["en", task.removeprefix("en-")]].dropna()
         pairs.columns = pd.Index(["source", "target"])
+        pairs = pairs[pairs["source"].str.len() <= _LONGEST]
         counted = pairs.value_counts().reset_index()
         order = ["count", "source", "target"]
         parts.append(counted.sort_values(order, ascending=[False, True, True]).assign(task=task))
