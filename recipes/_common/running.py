@@ -116,15 +116,13 @@ def assemble(config: TrainConfig, out: Path, allowed: Collection[str]) -> Parts:
     return Parts(data, module, trainer, balancer)
 
 
-def make_balancer(
-    config: TrainConfig, data: TasksData, num_processes: int = 1
-) -> AttentionBalancer:
+def make_balancer(config: TrainConfig, data: TasksData, num_processes: int) -> AttentionBalancer:
     """The balancer that `balancer=` describes, for so many processes."""
     options = config.balancer
     parallel: Any = options.parallel.value  # one of the names that TaskSettings knows
     if options.parallel is Parallel.auto:
-        parallel = "heads" if data.same_samples else "off"
-        parallel = "ranks" if num_processes > 1 else parallel
+        alone = "heads" if data.same_samples else "off"
+        parallel = "ranks" if num_processes > 1 else alone
     settings = TaskSettings(
         objective=options.objective.value,
         reach=options.reach,

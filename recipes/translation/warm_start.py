@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags_array
 from torch import Tensor
 from transformers import MBartForConditionalGeneration
 
@@ -22,11 +22,11 @@ _LOOK, _TAKE = 0.7, 3.0
 """Diagonal of the attention's queries and keys, and of its output."""
 
 
-def dice_table(pairs: Iterable[tuple[Iterable[int], Iterable[int]]], num_tokens: int) -> Tensor:
+def dice_table(pairs: Iterable[tuple[Iterable[int], Iterable[int]]], num_tokens: int) -> csr_matrix:
     """How often tokens are in both halves of a pair: D_st = 2 n_st / (n_s + n_t + 1), in [0, 1).
 
     n_s pairs have token s in the source, n_t have t in the target, n_st both; fewer than two are
-    chance and count 0. Shape (V, V).
+    chance and count 0. Shape (V, V), sparse.
 
     Args:
         pairs: token ids of sources and targets.
@@ -36,16 +36,19 @@ def dice_table(pairs: Iterable[tuple[Iterable[int], Iterable[int]]], num_tokens:
     lexicons", 1996.
 
     Example:
-        >>> dice_table([([0], [1]), ([0], [1])], num_tokens=2)
-        tensor([[0.0000, 0.8000],
-                [0.0000, 0.0000]])
+        >>> dice_table([([0], [1]), ([0], [1])], num_tokens=2).toarray()
+        array([[0. , 0.8],
+               [0. , 0. ]])
     """
     halves = [(set(source), set(target)) for source, target in pairs]
     in_source = _incidence([source for source, _ in halves], num_tokens)
     in_target = _incidence([target for _, target in halves], num_tokens)
-    both = (in_source.T @ in_target).toarray()
-    one = in_source.sum(axis=0).T + in_target.sum(axis=0) + 1
-    return torch.from_numpy(np.where(both >= 2, 2 * both / np.asarray(one), 0).astype(np.float32))
+    both = (in_source.T @ in_target).tocoo()
+    kept = both.data >= 2
+    row, column, n_both = both.row[kept], both.col[kept], both.data[kept]
+    n_source, n_target = (np.asarray(half.sum(axis=0)).ravel() for half in (in_source, in_target))
+    values = 2 * n_both / (n_source[row] + n_target[column] + 1)
+    return csr_matrix((values, (row, column)), shape=(num_tokens, num_tokens))
 
 
 def _incidence(rows: Sequence[set[int]], num_tokens: int) -> csr_matrix:
@@ -54,7 +57,7 @@ def _incidence(rows: Sequence[set[int]], num_tokens: int) -> csr_matrix:
     return csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(rows), num_tokens))
 
 
-def near_translations(embeddings: Tensor, dice: Tensor) -> Tensor:
+def near_translations(embeddings: Tensor, dice: csr_matrix) -> Tensor:
     """Each token's vector moved towards those of its translations, twice; lengths are kept.
 
     E' = (I + 4 S)² E, where the rows of S are those of D² + D²ᵀ without its diagonal, divided by
@@ -65,18 +68,22 @@ def near_translations(embeddings: Tensor, dice: Tensor) -> Tensor:
         dice: D, shape (V, V).
 
     Example:
-        >>> near = near_translations(torch.eye(3), torch.tensor([[0, 0.9, 0], [0] * 3, [0] * 3]))
-        >>> bool(near[0] @ near[1] > 0.8), bool(near[0] @ near[2] == 0)
+        >>> dice = csr_matrix([[0, 0.9, 0], [0, 0, 0], [0, 0, 0]])
+        >>> near = near_translations(torch.eye(3), dice)
+        >>> bool(near[0] @ near[1] > 0.7), bool(near[0] @ near[2] == 0)
         (True, True)
     """
-    shares = dice**2 + dice.T**2
-    shares.fill_diagonal_(0)
-    shares /= shares.sum(dim=1, keepdim=True).clamp(min=1e-6)
-    moved = embeddings
+    shares = dice.power(2) + dice.T.power(2)
+    shares = shares - diags_array(shares.diagonal())
+    sums = np.asarray(shares.sum(axis=1)).ravel()
+    pull = _PULL * diags_array(1 / np.maximum(sums, 1e-6)) @ shares
+    moved = embeddings.numpy()
     for _ in range(2):
-        moved = moved + _PULL * (shares @ moved)
-    lengths = embeddings.norm(dim=1, keepdim=True)
-    near: Tensor = moved * lengths / moved.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        moved = moved + pull @ moved
+    directions = torch.from_numpy(moved).to(embeddings)
+    near: Tensor = (
+        directions * (embeddings.norm(dim=1) / directions.norm(dim=1).clamp(min=1e-12))[:, None]
+    )
     return near
 
 
@@ -120,7 +127,7 @@ def warm_start(
         raise ValueError(msg)
     shared: Any = model.get_input_embeddings()
     table = shared.weight
-    table.copy_(near_translations(table, dice_table(pairs, len(table))))
+    table.copy_(near_translations(table.detach(), dice_table(pairs, len(table))))
     encoder, decoder = model.model.encoder, model.model.decoder
     for half in (encoder, decoder):
         half.embed_positions.weight.copy_(waves(len(half.embed_positions.weight), width))
