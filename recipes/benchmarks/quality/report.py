@@ -134,8 +134,9 @@ def _facts(table: Any) -> str:
     machine = "{cpu}, torch {torch}".format(**runs[0]["machine"])
     return (
         "Mean over seeds ± half of the 95 % interval (number of seeds); differences are over "
-        "paired seeds, **bold** where the interval leaves out 0. Shares are in percent. Every run "
-        "has the same peak learning rate, the recipe's. CPU minutes hold loading, "
+        "paired seeds, **bold** where the interval leaves out 0. Shares are in percent. The peak "
+        "learning rate is the recipe's; the balancer multiplies it where fewer layers train "
+        "(`lr_scaling`). CPU minutes hold loading, "
         f"calibration, validation and test too. One core of {machine}."
     )
 
