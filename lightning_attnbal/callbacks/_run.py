@@ -10,19 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_attnbal.allocate import Allocator, Limits
+from lightning_attnbal.allocate import Allocator
+from lightning_attnbal.callbacks._costs import Costs
 from lightning_attnbal.callbacks._decision import Decision
 from lightning_attnbal.callbacks._ledger import Ledger
 from lightning_attnbal.callbacks._losses import Losses
 from lightning_attnbal.callbacks._replay import Replay
 from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._solving import check_feasible, solve, with_rate
 from lightning_attnbal.callbacks._task_ranks import Ranks
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
 from lightning_attnbal.planning import calibration_steps
 from lightning_attnbal.trainer import RateRule
 
-_ANYTHING = 1e300  # FLOPs
 _STEPS_TO_TRUST = 10
 _EPOCHS_UNTIL_PLANNED = 10
 _LOOK_AGAIN = 4  # times as many steps as at the last look
@@ -85,7 +86,16 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
-        self.session.needs_inputs = self.dimension is Dimension.SECOND
+        self.costs = self._costs_of(self.session)
+
+    def _costs_of(self, session: Session) -> Costs:
+        session.needs_inputs = self.dimension is Dimension.SECOND
+        return Costs(
+            ledger=self.ledger,
+            clock=self.clock,
+            session=session,
+            batches_per_step=self.batches_per_step,
+        )
 
     def begin_epochs(self, num_batches: int) -> None:
         """The data has a known length."""
@@ -101,26 +111,7 @@ class Run:
     @property
     def cost_per_batch(self) -> float:
         """Expected mean cost of the batches left under the plan in force; NaN before the first."""
-        if not self.ledger.batches:
-            return math.nan
-        plan = self.session.plan or self.session.full_plan
-        filling = self.session.fill_left(plan)
-        steady = self._cost_of_batch(plan)
-        left = self.ledger.remaining_batches
-        if not filling or not left:
-            return steady
-        dearer = self._cost_of_batch(self.session.caches.thawed(plan))
-        return steady + (dearer - steady) * min(1.0, filling / left)
-
-    def _cost_of_batch(self, plan: Plan) -> float:
-        """What a batch costs under `plan`; for seconds, what they take now, scaled."""
-        if self.dimension is Dimension.FLOP:
-            return self.session.cost_per_batch(self.dimension, plan)
-        now = self.session.caches.effective(self.session.plan or self.session.full_plan)
-        taken = self.clock.seconds_per_batch
-        if plan == now or self.session.step_time is None:
-            return taken
-        return taken * self._predicted(plan) / self._predicted(now)
+        return self.costs.mean_batch
 
     @property
     def progress(self) -> float:
@@ -199,7 +190,7 @@ class Run:
         """The forward pass of a batch is over; before the first weight moves, check the budget."""
         self.session.end_forward(loss)
         if not self.ledger.batches:
-            self.check_feasible()
+            check_feasible(self)
 
     def end_batch(
         self, *, stepped: bool, epoch: int, loss: Tensor | None = None
@@ -233,7 +224,7 @@ class Run:
         self.losses.add(plan.trained, loss, stepped=stepped)
         was = self.session.caches.is_reading
         flops, full = self.session.end_batch()
-        self._change_pace(was_reading=was)
+        self.costs.change_pace(was_reading=was)
         self._charge(flops, full)
 
     def _charge(self, flops: float, full_flops: float) -> None:
@@ -248,16 +239,6 @@ class Run:
             return f"not cached after all: {why}"
         is_due = self.plan_steps_left == 0 and not self.history[-1].plan.is_final
         return "time to look again" if is_due and self.ledger.remaining_batches != 0 else ""
-
-    def _change_pace(self, *, was_reading: bool) -> None:
-        """Steps take another time from when most samples are read; forget the old one."""
-        caches = self.session.caches
-        if was_reading == caches.is_reading or self.session.step_time is None:
-            return
-        plan = self.session.plan or self.session.full_plan
-        thawed = caches.thawed(plan)
-        ratio = self._predicted(plan) / self._predicted(thawed)
-        self.clock.change_plan(ratio if caches.is_reading else 1 / ratio)
 
     def may_probe(self, flops: Sequence[float], share: float) -> bool:
         """Whether probes of this cost keep all of them within `share` of what was spent so far."""
@@ -290,13 +271,31 @@ class Run:
         if self.dimension is Dimension.SECOND:
             self._fit_seconds()
         if self.ledger.is_unrestricted:
-            plan = self.session.full_plan
-        else:
-            found = self._solve_if_possible()
-            if found is None:
+            return self._put_full(epoch, why)
+        if self.history and not self.ledger.can_afford(self._step_cost()):
+            return None
+        try:
+            return self._put_best(epoch, why)
+        except InfeasibleBudgetError:
+            if self.history or self.dimension is Dimension.SECOND:
                 return None
-            plan = self._with_rate(found)
-        return self._put(plan, epoch, why)
+            raise
+
+    def _put_full(self, epoch: int, why: str) -> Decision:
+        """Train everything."""
+        return self._put(self.session.full_plan, epoch, why)
+
+    def _put_best(self, epoch: int, why: str) -> Decision:
+        """Solve and apply.
+
+        Raises:
+            InfeasibleBudgetError: what is left buys not one step.
+        """
+        return self._put(with_rate(self, solve(self)), epoch, why)
+
+    def _fit_seconds(self) -> None:
+        """Learn from what steps took."""
+        self.costs.fit_seconds()
 
     def repeat(self, epoch: int, *, at_epoch_end: bool = True) -> Decision | None:
         """Take the recorded decision that is due; None if none is.
@@ -329,11 +328,10 @@ class Run:
             here = replace(here, levels=self.session.caches.thawed(here).levels)
         elif self.replay.dimension is self.dimension:
             return here
-        return replace(here, cost_per_step=self._predicted(here) * self.batches_per_step)
+        return replace(here, cost_per_step=self.costs.predicted(here) * self.batches_per_step)
 
     def _put(self, plan: Plan, epoch: int, why: str) -> Decision:
         """Write a decision down and apply it."""
-        before = self.session.plan
         decision = Decision(
             plan=plan,
             step=self.num_steps,
@@ -349,36 +347,18 @@ class Run:
         self.ledger.last_batch = None
         if plan.is_final and plan.num_steps is not None:
             self.ledger.last_batch = self.ledger.batches + plan.num_steps * self.batches_per_step
-        self.once_left = self._one_off(plan)
+        self.once_left = self.costs.one_off(plan)
         fill = self.session.fill_left(plan) / self.batches_per_step
         self.once_per_step = self.once_left / max(1.0, fill)
-        if not plan.same_levels(before):
-            old = self._predicted(self.session.caches.effective(before or self.session.full_plan))
-            self.session.apply(plan)
-            self.clock.change_plan(self._predicted(self.session.caches.thawed(plan)) / old)
-            self.session.caches.is_reading = False
+        if not plan.same_levels(self.session.plan):
+            self.costs.change_plan(plan)
         self.clock.pause()
         return decision
-
-    def _with_rate(self, plan: Plan) -> Plan:
-        """The plan with its factor of the learning rate."""
-        if self.rate_rule is None:
-            return plan
-        units = [unit for unit in self.session.units if self.session.trainable[unit.name]]
-        return replace(plan, lr_factor=self.rate_rule(plan, units))
 
     @property
     def lr_factor(self) -> float:
         """Factor of the learning rate under the plan in force."""
         return self.history[-1].plan.lr_factor if self.history else 1.0
-
-    def _one_off(self, plan: Plan) -> float:
-        """What filling the cache of a plan costs."""
-        batches = self.session.fill_left(plan)
-        if not batches:
-            return 0.0
-        thawed = self.session.caches.thawed(plan)
-        return batches * (self._predicted(thawed) - self._predicted(plan))
 
     def _steps_until_next(self, plan: Plan) -> int | None:
         """After how many steps to decide again.
@@ -395,75 +375,6 @@ class Run:
         if self.num_steps < (self.steps_per_epoch or 0):
             soon = min(soon, (_LOOK_AGAIN - 1) * self.num_steps)
         return None if math.isinf(soon) else int(soon)
-
-    def check_feasible(self) -> None:
-        """Raise before the first weight moves if nothing fits the budget or the memory.
-
-        Raises:
-            InfeasibleBudgetError: not one step of the cheapest plan fits.
-        """
-        if self.replay is not None:
-            memory = self.ledger.budget.memory
-            problem = self.session.problem(Dimension.FLOP, self.batches_per_step)
-            self.replay.check(problem, None if memory is None else memory.amount)
-            return
-        if self.ledger.is_unrestricted:
-            return
-        if self.dimension is Dimension.SECOND:
-            self._check_memory()
-            return
-        probe = replace(self.ledger)
-        probe.charge(flops=0.0, full_flops=self.session.full_flops)
-        self._solve(probe)
-
-    def _check_memory(self) -> None:
-        """Raise if no plan fits the memory; what steps take is not known yet."""
-        memory = self.ledger.budget.memory
-        if memory is not None:
-            limits = Limits(remaining=_ANYTHING, memory=memory.amount)
-            self.allocator(self.session.problem(Dimension.FLOP, self.batches_per_step), limits)
-
-    def _solve_if_possible(self) -> Plan | None:
-        """A plan for the rest of the run, or None when what is left buys not even one step."""
-        if self.history and not self.ledger.can_afford(self._step_cost()):
-            return None
-        try:
-            return self._solve(self.ledger)
-        except InfeasibleBudgetError:
-            if self.history or self.dimension is Dimension.SECOND:
-                return None
-            raise
-
-    def _solve(self, ledger: Ledger) -> Plan:
-        """Ask the allocator for a plan for the rest of the run."""
-        problem = self.session.problem(self.dimension, self.batches_per_step)
-        progress = self.losses.progress(self.session.fresh)
-        return self.allocator(problem, self._limits(ledger), self.session.plan, progress)
-
-    def _limits(self, ledger: Ledger) -> Limits:
-        """What is left for the rest of the run."""
-        left = ledger.user_batches_left
-        memory = ledger.budget.memory
-        return Limits(
-            remaining=ledger.remaining,
-            max_steps=None if left is None else max(1, math.ceil(left / self.batches_per_step)),
-            epoch_steps=self.steps_per_epoch,
-            memory=None if memory is None else memory.amount,
-            cost_unit="GFLOP" if self.dimension is Dimension.FLOP else "s",
-            cost_scale=1e9 if self.dimension is Dimension.FLOP else 1.0,
-        )
-
-    def _fit_seconds(self) -> None:
-        """Bring the step-time model up to date with what steps took under the plan in force."""
-        per_step = self.batches_per_step
-        self.session.fit_seconds(self.clock.seconds_per_batch * per_step, per_step)
-        full = self.session.cost_per_batch(Dimension.SECOND, self.session.full_plan)
-        self.ledger.full_seconds_per_batch = full
-        self.ledger.seconds = self.clock.elapsed()
-
-    def _predicted(self, plan: Plan) -> float:
-        """Cost of a batch under a plan, in whatever orders plans by time."""
-        return self.session.cost_per_batch(self.dimension, plan)
 
     def _planned_step(self) -> float:
         """What the plan in force was expected to cost this step when it was decided."""
@@ -482,18 +393,8 @@ class Run:
         return calibration_steps(affordable, self.dimension, self.calibration_steps)
 
     def _step_cost(self) -> float:
-        """What the next optimizer step may cost; while a cache fills, all samples may be new."""
-        if not self.ledger.batches:
-            return math.nan
-        plan = self.session.plan or self.session.full_plan
-        if self.dimension is Dimension.SECOND:
-            return self.clock.seconds_per_batch * self.batches_per_step
-        dearest = self._cost_of_batch(self.session.caches.thawed(plan)) * self.batches_per_step
-        extra = self.session.most_extra(plan)
-        if self.session.fill_left(plan) > 0 or extra > 0:
-            return dearest + extra
-        steady = self._cost_of_batch(plan) * self.batches_per_step
-        return steady + self.session.caches.checks_share * (dearest - steady)
+        """What the next optimizer step may cost."""
+        return self.costs.next_step
 
     def _see_what_is_left(self) -> None:
         """Finish when the next optimizer step would exceed the budget."""

@@ -15,9 +15,10 @@ from lightning_attnbal.callbacks._decision import Decision
 from lightning_attnbal.callbacks._losses import Losses
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._session import Session
+from lightning_attnbal.callbacks._solving import limits_of, with_rate
 from lightning_attnbal.callbacks._task_account import TaskAccount
 from lightning_attnbal.callbacks._task_plans import TaskDecision, TaskPlans
-from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
+from lightning_attnbal.core import Dimension, Plan
 from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
 
 _BURST = 2  # sampled steps per task in a row
@@ -59,8 +60,8 @@ class TaskRun(Run):
 
     def __post_init__(self) -> None:
         self.losses_of = {task: Losses() for task in self.sessions}
+        self.costs_of = {task: self._costs_of(session) for task, session in self.sessions.items()}
         for task, session in self.sessions.items():
-            session.needs_inputs = self.dimension is Dimension.SECOND
             session.estimates = self._credited(task)
         self._turn_to(next(iter(self.sessions)))
         planned = self.loader.planned
@@ -92,6 +93,7 @@ class TaskRun(Run):
 
     def _turn_to(self, task: str) -> None:
         self.task, self.session, self.losses = task, self.sessions[task], self.losses_of[task]
+        self.costs = self.costs_of[task]
         self.clock.turn_to(task)
 
     @contextmanager
@@ -107,7 +109,7 @@ class TaskRun(Run):
     @property
     def limits(self) -> Limits:
         """What is left for the rest of the run."""
-        return self._limits(self.ledger)
+        return limits_of(self)
 
     @property
     def steps_ahead(self) -> float:
@@ -231,7 +233,7 @@ class TaskRun(Run):
     @property
     def cost_per_batch(self) -> float:
         """Expected mean cost of the batches left under the plans in force; NaN before the first."""
-        return self._mean(lambda: super(TaskRun, self).cost_per_batch)
+        return self._mean(lambda: self.costs.mean_batch)
 
     def _mean(self, of: Any) -> float:
         """Mean over the tasks seen, by their shares."""
@@ -255,7 +257,7 @@ class TaskRun(Run):
         costs = []
         for name in coming if is_known else seen:
             with self.as_task(name):
-                costs.append(super()._step_cost())
+                costs.append(self.costs.next_step)
         return sum(costs) / len(costs) if is_known else max(costs)
 
     def _at_hand(self) -> list[Plan]:
@@ -283,36 +285,27 @@ class TaskRun(Run):
 
     def _calibration_end(self) -> int:
         most = _BURST * len(self.sessions)
-        step = self._mean(super()._step_cost)
+        step = self._mean(lambda: self.costs.next_step)
         affordable = (self.ledger.remaining + self.num_steps * step) / step
         return max(1, min(max(most, self.calibration_steps), math.floor(affordable / 20)))
 
-    def decide(self, epoch: int, why: str) -> Decision | None:
-        """Solve for what is left and apply the answer; None if nothing is left to solve for."""
-        if self.dimension is Dimension.SECOND:
-            self._fit_all_seconds()
-        if self.ledger.is_unrestricted:
-            plans = {task: replace(s.full_plan, task=task) for task, s in self.sessions.items()}
-            return self._put_all(plans, epoch, why)
-        if self.history and not self.ledger.can_afford(self._step_cost()):
-            return None
-        try:
-            found = self.planner.solve(self)
-        except InfeasibleBudgetError:
-            if self.history or self.dimension is Dimension.SECOND:
-                return None
-            raise
+    def _put_full(self, epoch: int, why: str) -> Decision:
+        plans = {task: replace(s.full_plan, task=task) for task, s in self.sessions.items()}
+        return self._put_all(plans, epoch, why)
+
+    def _put_best(self, epoch: int, why: str) -> Decision:
+        found = self.planner.solve(self)
         if self.ranks.size > 1:  # they found the same, unless what users log differs
             found = TaskDecision.from_dict(self.ranks.agree(found.to_dict()))
         self.shares = dict(found.shares)
         self.loader.set_shares(self.shares)
         return self._put_all(found.plans, epoch, why)
 
-    def _fit_all_seconds(self) -> None:
+    def _fit_seconds(self) -> None:
         full = 0.0
         for task in self._seen:
             with self.as_task(task):
-                self._fit_seconds()
+                self.costs.fit_seconds()
             full += self.account.reference[task] * self.ledger.full_seconds_per_batch
         self.ledger.full_seconds_per_batch = full
 
@@ -320,7 +313,7 @@ class TaskRun(Run):
         decision = None
         for task, plan in plans.items():
             with self.as_task(task):
-                decision = self._put(self._with_rate(plan), epoch, why)
+                decision = self._put(with_rate(self, plan), epoch, why)
                 self.session.plan = decision.plan
         assert decision is not None
         self.plan_steps_left = self._steps_until_next(decision.plan)

@@ -93,7 +93,7 @@ def recorded(tmp_path_factory):
 
 
 def test_nothing_is_solved_and_the_source_is_named(tmp_path, monkeypatch, recorded):
-    monkeypatch.setattr("lightning_attnbal.callbacks._run.Run._solve", None)
+    monkeypatch.setattr("lightning_attnbal.callbacks._run.solve", None)
     again, after = repeat(tmp_path, recorded[2])
     assert same(recorded[1], after)
     assert script(again) == script(recorded[0])
