@@ -276,10 +276,8 @@ class Run:
             return None
         try:
             return self._put_best(epoch, why)
-        except InfeasibleBudgetError:
-            if self.history or self.dimension is Dimension.SECOND:
-                return None
-            raise
+        except InfeasibleBudgetError:  # the steps taken so far were all that it bought
+            return None
 
     def _put_full(self, epoch: int, why: str) -> Decision:
         """Train everything."""

@@ -54,19 +54,31 @@ def check_feasible(run: Run) -> None:
     """Raise before the first weight moves if nothing fits the budget or the memory.
 
     Raises:
-        InfeasibleBudgetError: not one step of the cheapest plan fits.
+        InfeasibleBudgetError: the budget is below the step that trains everything, by which costs
+            are measured; or no plan fits.
     """
     ledger, memory = run.ledger, run.ledger.budget.memory
+    if run.dimension is Dimension.FLOP and not ledger.is_unrestricted:
+        _check_first_step(run)
     if run.replay is not None:
         problem = run.session.problem(Dimension.FLOP, run.batches_per_step)
         run.replay.check(problem, None if memory is None else memory.amount)
-    elif ledger.is_unrestricted:
-        pass
-    elif run.dimension is Dimension.SECOND:  # what steps take is not known yet
-        if memory is not None:
-            limits = Limits(remaining=_ANYTHING, memory=memory.amount)
-            run.allocator(run.session.problem(Dimension.FLOP, run.batches_per_step), limits)
-    else:
-        first = replace(ledger)
-        first.charge(flops=0.0, full_flops=run.session.full_flops)
-        solve(run, first)
+    elif run.dimension is Dimension.FLOP and not ledger.is_unrestricted:
+        solve(run, _after_a_batch(run))
+    elif memory is not None:  # what steps take is not known yet
+        limits = Limits(remaining=_ANYTHING, memory=memory.amount)
+        run.allocator(run.session.problem(Dimension.FLOP, run.batches_per_step), limits)
+
+
+def _check_first_step(run: Run) -> None:
+    limits = limits_of(run, _after_a_batch(run))
+    first = run.session.full_flops * run.batches_per_step
+    if first > limits.remaining:
+        raise limits.infeasible(first, "one step that trains everything, to measure costs by")
+
+
+def _after_a_batch(run: Run) -> Ledger:
+    """The account as if a batch had been for free: what a share of the full run is, is known."""
+    ledger = replace(run.ledger)
+    ledger.charge(flops=0.0, full_flops=run.session.full_flops)
+    return ledger

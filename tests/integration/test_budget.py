@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 
 from lightning_attnbal.allocate import FullAllocator, LastKAllocator
 from lightning_attnbal.callbacks import AttentionBalancer
+from lightning_attnbal.core import InfeasibleBudgetError
 from tests.integration.tiny import Classifier, fit, weights
 
 LONG = {"num_batches": 120, "max_epochs": 3}
@@ -37,6 +38,21 @@ def test_absolute_flops(tmp_path, max_epochs):
     balancer = AttentionBalancer(budget=budget)
     fit(tmp_path, balancer, num_batches=120, max_epochs=max_epochs)
     assert 0.99 <= balancer.spent / balancer.limit <= 1
+
+
+def test_a_budget_below_the_first_step_is_refused_and_one_above_it_is_kept(tmp_path):
+    probe = AttentionBalancer(budget=1.0)
+    fit(tmp_path / "probe", probe, num_batches=4, max_epochs=1)
+    step = probe.reference.amount / 4
+    model = Classifier()
+    before = weights(model)
+    with pytest.raises(InfeasibleBudgetError, match=r"\(one step that trains everything"):
+        fit(tmp_path, AttentionBalancer(budget=f"{0.9 * step} FLOP"), model=model)
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+    balancer = AttentionBalancer(budget=f"{1.1 * step} FLOP")
+    _, trainer = fit(tmp_path, balancer, num_batches=4, max_epochs=1)
+    assert trainer.global_step == 1
+    assert balancer.spent / balancer.limit == pytest.approx(1 / 1.1)
 
 
 def test_full_for_fewer_steps_is_the_full_run_cut_short(tmp_path):
