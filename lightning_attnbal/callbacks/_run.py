@@ -177,11 +177,11 @@ class Run:
 
     def before_step(self) -> None:
         """Call right before an optimizer step, gradients there."""
-        self.session.before_step(is_sampled=self.is_sampled)
+        self.session.worth.before_step(is_sampled=self.is_sampled)
 
     def after_step(self) -> None:
         """Call after a sampled optimizer step, gradients still there."""
-        self.session.after_step()
+        self.session.worth.after_step()
 
     def see_scores(self, scores: Mapping[str, float]) -> None:
         """A validation has ended; decisions about one task go by its training loss alone."""

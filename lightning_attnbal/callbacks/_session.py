@@ -18,6 +18,7 @@ from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._caching import Caches
 from lightning_attnbal.callbacks._own_backward import OwnBackward
 from lightning_attnbal.callbacks._shapes import Loads, ShapeCosts, batch_shape
+from lightning_attnbal.callbacks._worth import Worth
 from lightning_attnbal.core import (
     CACHED,
     FROZEN,
@@ -31,7 +32,6 @@ from lightning_attnbal.core import (
     UnsupportedModelError,
 )
 from lightning_attnbal.measure import (
-    CrossBatchMeter,
     StepTimeModel,
     Trace,
     UnitTracer,
@@ -40,7 +40,6 @@ from lightning_attnbal.measure import (
     count_units,
     fresh_units,
     order_units,
-    probe_contributions,
     time_units,
 )
 
@@ -64,7 +63,7 @@ class Session:
     Attributes:
         plan: what the model does in this session's batches; None before the first plan.
         needs_inputs: whether the inputs of one batch are to be kept, for `fit_seconds`.
-        estimates: unit name → contribution, as measured so far.
+        worth: what training each unit is worth.
         counts_backward: whether the cost of a backward pass that the module overrides is counted,
             which changes the first batch of each shape within rounding.
 
@@ -109,16 +108,13 @@ class Session:
         else:
             self.caches, self.applier = beside.caches, beside.applier
         self.plan: Plan | None = None
-        self.meter = CrossBatchMeter(model, self.units)
-        self.estimates: Callable[[], Mapping[str, float]] = self._metered
+        self.worth = Worth(model, self.units, self.optimizers, self.trainable)
         self.fresh = fresh_units(model, self.units)
         self.shapes = ShapeCosts()
         self._memo: dict[Any, Any] = {}
         self._tracer: UnitTracer | None = None
         self._shape: Hashable = ()
         self._told: set[Hashable] = set()
-        self._first_values: dict[str, float] = {}
-        self._probed: dict[str, float] = {}
         self._cuttable: dict[str, bool] = {}
         self.needs_inputs = False
         self._kept: Trace | None = None
@@ -252,39 +248,10 @@ class Session:
         self._observed[self.caches.effective(self.plan or self.full_plan)] = seconds_per_step
         self.step_time = self.step_time.fit(list(self._observed.items()))
 
-    def before_step(self, *, is_sampled: bool = True) -> None:
-        """Call right before an optimizer step; if it is sampled, its contribution is measured."""
-        if is_sampled or self.meter.is_pending:
-            self.meter.before_step(starts=is_sampled, optimizers=self.optimizers)
-
-    def after_step(self) -> None:
-        """Call after a sampled step, gradients still there."""
-        self.meter.after_step(self.optimizers)
-
     def values(self) -> dict[str, float]:
-        """Contribution per unit; estimates from before a unit was frozen are brought up to date.
-
-        A frozen unit's estimate dates from when the loss was higher. It is replaced by what a probe
-        found since, or scaled by how far the estimates of the units that kept training have
-        fallen. A unit of which nothing is known counts as the mean of the others.
-        """
-        now = {name: max(0.0, value) for name, value in self.estimates().items()}
-        for name, value in now.items():
-            self._first_values.setdefault(name, value)
-        trained = set(self.plan.trained) if self.plan is not None else set(now)
-        fresh = [name for name in now if name in trained]
-        before = sum(self._first_values[name] for name in fresh)
-        ageing = min(1.0, sum(now[name] for name in fresh) / before) if before > 0 else 1.0
-        aged = {n: v if n in trained else self._first_values[n] * ageing for n, v in now.items()}
-        aged |= {name: value for name, value in self._probed.items() if name not in trained}
-        known = [value for name, value in aged.items() if self.trainable[name]]
-        unknown = sum(known) / len(known) if known else 0.0
-        return {
-            u.name: aged.get(u.name, unknown if self.trainable[u.name] else 0.0) for u in self.units
-        }
-
-    def _metered(self) -> dict[str, float]:
-        return {name: estimate.mean for name, estimate in self.meter.compute().items()}
+        """Contribution per unit, as far as it is known by now."""
+        found = self.worth.values(self.plan)
+        return {unit.name: found[unit.name] for unit in self.units}
 
     def probe_cost(self, batch: Any) -> float:
         """FLOPs of a probe with this batch, at most; NaN if its shape was never counted."""
@@ -300,8 +267,7 @@ class Session:
             if self.trainable[u.name] and u.name not in plan.trained
         ]
         with self.applier.without_cuts():
-            found = probe_contributions(self.model, resting, losses, self.optimizers)
-        self._probed |= {n: max(0.0, v) for n, v in found.items() if math.isfinite(v)}
+            self.worth.probe(resting, losses)
 
     def problem(self, dimension: Dimension, batches_per_step: int) -> Problem:
         """The allocation problem per optimizer step, with the contributions known so far.
@@ -351,9 +317,7 @@ class Session:
         return {
             "units": [unit.name for unit in self.units],
             "shapes": self.shapes.state_dict(),
-            "meter": self.meter.state_dict(),
-            "first_values": dict(self._first_values),
-            "probed": dict(self._probed),
+            **self.worth.state_dict(),
             "cuttable": dict(self._cuttable),
             "fresh": sorted(self.fresh),
             "step_time": None if self.step_time is None else self.step_time.to_dict(),
@@ -377,9 +341,7 @@ class Session:
             raise ValueError(msg)
         self._order([replace(by_name[name], index=i) for i, name in enumerate(state["units"])])
         self.shapes.load_state_dict(state["shapes"])
-        self.meter.load_state_dict(state["meter"])
-        self._first_values = {k: float(v) for k, v in state["first_values"].items()}
-        self._probed = {k: float(v) for k, v in state["probed"].items()}
+        self.worth.load_state_dict(state)
         self._cuttable = {k: bool(v) for k, v in state["cuttable"].items()}
         self.fresh = frozenset(state["fresh"])
         if state["step_time"] is not None:

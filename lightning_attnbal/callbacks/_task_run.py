@@ -62,7 +62,7 @@ class TaskRun(Run):
         self.losses_of = {task: Losses() for task in self.sessions}
         self.costs_of = {task: self._costs_of(session) for task, session in self.sessions.items()}
         for task, session in self.sessions.items():
-            session.estimates = self._credited(task)
+            session.worth.estimates = self._credited(task)
         self._turn_to(next(iter(self.sessions)))
         planned = self.loader.planned
         self.lengths = {t: n * self.ranks.size for t, n in self.loader.lengths.items()}

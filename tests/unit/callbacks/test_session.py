@@ -45,7 +45,7 @@ def step(session: Session, batch: Tensor) -> None:
     loss = session.model(batch).square().mean()
     session.end_forward(loss)
     loss.backward()
-    session.before_step()
+    session.worth.before_step(is_sampled=True)
     optimizer.step()
 
 
@@ -79,14 +79,14 @@ def test_costs_of_a_new_shape_do_not_depend_on_the_plan_in_force(levels):
 def test_estimates_of_frozen_units_age_with_those_that_train():
     session = make_session()
     step(session, tokens())
-    session.after_step()
-    session.before_step(is_sampled=False)  # the gradients are still there
+    session.worth.after_step()
+    session.worth.before_step(is_sampled=False)  # the gradients are still there
     before = session.values()
     session.apply(plan_of(session, "frozen", "frozen", "frozen", "full", "full"))
     session.model[2].weight.data *= 0.1
     for _ in range(2):
         step(session, tokens())
-        session.after_step()
+        session.worth.after_step()
     after = session.values()
     fall = (after["1.layers.2"] + after["head"]) / (before["1.layers.2"] + before["head"])
     assert fall < 0.9
