@@ -54,9 +54,10 @@ class CurvePrior:
     Raises:
         ValueError: a number is out of range.
 
-    Source: own; the form of the discount is that of Muennighoff et al., "Scaling Data-Constrained
-        Language Models", 2023, who find a far slower one for pretraining. The numbers were chosen by hand so as to order some 20 measured runs of one encoder
-        on two sets of texts (head alone to everything, 0.4 to 6 passes) by their error: a prior.
+    Source: own, chosen by hand so as to order some 20 measured runs of one encoder on two sets of
+        texts (head alone to everything, 0.4 to 6 passes) by their error: a prior. The form of the
+        discount is that of Muennighoff et al., "Scaling Data-Constrained Language Models", 2023,
+        who find a far slower one for pretraining.
 
     Example:
         >>> CurvePrior().power
