@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 _SCALES = np.exp(np.linspace(-2.5, 2.5, 21))  # around the prior's scale
 _SHARES = np.array([1 / 3, 1.0, 3.0])  # around the prior's `own`
 _SHARE_WEIGHTS = np.array([0.25, 0.5, 0.25])
+_SPREAD_OF_PASSES = 0.4
 _NOISE = 0.03  # of the first loss: batches differ, and the curve is only a curve
 
 
@@ -37,8 +38,8 @@ class CurvePrior:
     count".
 
     Steps on data seen before count less: where most units were trained before the run, a step in
-    pass p > 1 counts exp(-4 · (p - 1) / (P - 1)), P = `passes`, and so does the loss seen there,
-    which is no longer that of new data. From scratch all steps count the same. Steps beyond
+    pass p > 1 counts exp(-((p - 1) / s)²), s = 0.4 · (`passes` - 1), and so does the loss seen
+    there, which is no longer that of new data. From scratch all steps count the same. Steps beyond
     `passes` passes change nothing.
 
     Args:
@@ -49,15 +50,15 @@ class CurvePrior:
         scale: τ in epochs, in (0, inf); widely uncertain, fitted on the run.
         spread: standard deviation of log τ, in (0, inf).
         power: β, in (0, inf).
-        passes: P, in (0, inf).
+        passes: in (0, inf).
 
     Raises:
         ValueError: a number is out of range.
 
     Source: own, chosen by hand so as to order some 20 measured runs of one encoder on two sets of
-        texts (head alone to everything, 0.4 to 6 passes) by their error: a prior. The form of the
-        discount is that of Muennighoff et al., "Scaling Data-Constrained Language Models", 2023,
-        who find a far slower one for pretraining.
+        texts (head alone to everything, 0.4 to 6 passes) by their error: a prior. That data seen
+        a few times counts nearly as if new, and then hardly, is as in Muennighoff et al., "Scaling
+        Data-Constrained Language Models", 2023, who find it far later in pretraining.
 
     Example:
         >>> CurvePrior().power
@@ -168,11 +169,11 @@ class Forecast:
 
     def _worth(self, steps: float) -> float:
         """What so many steps of the run are worth from its beginning, in steps on new data."""
-        most = (self._prior.passes - 1) / 4 * self._epoch
+        spread = _SPREAD_OF_PASSES * (self._prior.passes - 1) * self._epoch
         repeated = steps - self._epoch
-        if self.is_from_scratch or repeated <= 0 or most <= 0:
+        if self.is_from_scratch or repeated <= 0 or spread <= 0:
             return steps
-        return self._epoch + most * -math.expm1(-repeated / most)
+        return self._epoch + spread * math.sqrt(math.pi) / 2 * math.erf(repeated / spread)
 
     def _after(self, trained: Collection[str], steps: float) -> tuple[float, Array]:
         steps = self._worth(self._done + steps) - self._worth(self._done)

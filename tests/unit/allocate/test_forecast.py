@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 
 from lightning_attnbal.allocate import CurvePrior, Forecast, Outcome, Progress, Segment
 from lightning_attnbal.core import Problem
@@ -143,7 +144,7 @@ def test_steps_beyond_the_useful_passes_change_nothing():
 
 
 def test_steps_on_data_seen_before_count_less_unless_from_scratch():
-    prior = CurvePrior(own=0.0, half=0.0, passes=5)  # the worth of a step falls as exp(1 - pass)
+    prior = CurvePrior(own=0.0, half=0.0, passes=6)
     problem, all_units = problem_of(1, 1), {"0", "1"}
 
     def loss(steps: float, fresh: frozenset[str] = frozenset()) -> float:
@@ -152,8 +153,9 @@ def test_steps_on_data_seen_before_count_less_unless_from_scratch():
     def plain(steps: float) -> float:
         return Forecast(problem, Progress(), EPOCH, STEPS_ONLY)(all_units, steps).mean
 
+    lost = quad(lambda step: 1 - math.exp(-((step / (2 * EPOCH)) ** 2)), 0, 2 * EPOCH)[0]
     assert loss(EPOCH) == plain(EPOCH)
-    assert loss(3 * EPOCH) == pytest.approx(plain((2 - math.exp(-2)) * EPOCH))
+    assert loss(3 * EPOCH) == pytest.approx(plain(3 * EPOCH - lost))
     assert loss(3 * EPOCH, fresh=frozenset(all_units)) == pytest.approx(plain(3 * EPOCH))
     halfway = Progress(segments=(Segment(trained=("0", "1"), steps=2 * EPOCH),))
     rest = Forecast(problem, halfway, EPOCH, prior)(all_units, EPOCH).mean
