@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from scipy.special import gamma, gammainc
 
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import Problem, check_number
@@ -38,7 +39,7 @@ class CurvePrior:
     count".
 
     Steps on data seen before count less: where most units were trained before the run, a step in
-    pass p > 1 counts exp(-((p - 1) / s)²), s = 0.4 · (`passes` - 1), and so does the loss seen
+    pass p > 1 counts exp(-((p - 1) / s)⁴), s = 0.4 · (`passes` - 1), and so does the loss seen
     there, which is no longer that of new data. From scratch all steps count the same. Steps beyond
     `passes` passes change nothing.
 
@@ -173,7 +174,8 @@ class Forecast:
         repeated = steps - self._epoch
         if self.is_from_scratch or repeated <= 0 or spread <= 0:
             return steps
-        return self._epoch + spread * math.sqrt(math.pi) / 2 * math.erf(repeated / spread)
+        most = spread * float(gamma(1.25))
+        return self._epoch + most * float(gammainc(0.25, (repeated / spread) ** 4))
 
     def _after(self, trained: Collection[str], steps: float) -> tuple[float, Array]:
         steps = self._worth(self._done + steps) - self._worth(self._done)
