@@ -25,6 +25,7 @@ from lightning_attnbal.callbacks._refuse import (
     full_run_batches,
     refuse_endless_share,
     refuse_no_tasks,
+    refuse_other_allocator,
     refuse_unsupported,
 )
 from lightning_attnbal.callbacks._replay import EPOCH_END, Replay
@@ -89,7 +90,8 @@ class AttentionBalancer(RunView):
         memory: peak bytes of training state and saved activations, such as "6GiB".
         units: what gets a level: module names, glob patterns, a mapping or a function
             (see `discover_units`); None finds the repeated blocks.
-        allocator: turns menus and budget into a plan; default `ForecastAllocator()`.
+        allocator: turns menus and budget into a plan; default `ForecastAllocator()`. With tasks
+            that take turns it or `FullAllocator`: their plans are decided together.
         levels: which levels a unit may get: "cached", "frozen", "full", and on request "detached"
             and "local", which cut residual branches: cheaper, at the price of a biased gradient
             below.
@@ -182,6 +184,7 @@ class AttentionBalancer(RunView):
         self.tasks = (
             tasks if tasks is None else instance("tasks", tasks, TaskSettings, TaskSettings)
         )
+        refuse_other_allocator(self.allocator, self.tasks)
         self._replay = None if replay is None else Replay(replay)
         self._maker = RunMaker(
             budget=self.budget,

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
+from lightning_attnbal.allocate import Allocator, ForecastAllocator, FullAllocator
+from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.core import Budget
 from lightning_attnbal.multitask import TaskLoader
 
@@ -91,6 +93,23 @@ def refuse_no_tasks(loader: TaskLoader | None) -> None:
             "Return one from `train_dataloader`."
         )
         raise MisconfigurationException(msg)
+
+
+def refuse_other_allocator(allocator: Allocator, tasks: TaskSettings | None) -> None:
+    """Tasks that take turns have their plans decided together, by the forecast or not at all.
+
+    Raises:
+        ValueError: the allocator would not be asked.
+    """
+    if tasks is None or tasks.parallel == "heads":
+        return
+    if not isinstance(allocator, ForecastAllocator | FullAllocator):
+        msg = (
+            "Expected `allocator` to be a ForecastAllocator or FullAllocator where tasks take "
+            f"turns, but got {type(allocator).__name__}: shares and plans are decided together. "
+            "Leave it out, or serve all tasks at once with `TaskSettings(parallel='heads')`."
+        )
+        raise ValueError(msg)
 
 
 def refuse_endless_share(budget: Budget, full_batches: int | None) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
-from lightning_attnbal.allocate import Allocator, Choice, CurvePrior, Limits, Progress
+from lightning_attnbal.allocate import (
+    Allocator,
+    Choice,
+    CurvePrior,
+    ForecastAllocator,
+    FullAllocator,
+    Limits,
+    Progress,
+)
 from lightning_attnbal.callbacks._exchange import exchange_rate
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.core import Level, Menu, Plan, Problem
@@ -106,6 +114,11 @@ class TaskPlans:
         found: TaskSolution | None = None
         for _ in range(2):  # what others do for a task depends on the shares, and they on it
             terms = [self._terms(run, task, shares, affinity) for task in self.tasks]
+            if isinstance(run.allocator, FullAllocator):
+                terms = [
+                    _only(term, run.sessions[task].full_plan)
+                    for task, term in zip(self.tasks, terms, strict=True)
+                ]
             found = self._best(run, terms, limits)
             shares = dict(found.shares)
         assert found is not None
@@ -114,7 +127,8 @@ class TaskPlans:
     def _best(self, run: TaskRun, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
         best = self._allocate(terms, limits)
         stay = [
-            _stays(term, run.sessions[t].plan) for t, term in zip(self.tasks, terms, strict=True)
+            None if plan is None or not _has(term, plan) else _only(term, plan)
+            for term, plan in zip(terms, (run.sessions[t].plan for t in self.tasks), strict=True)
         ]
         kept = [term for term in stay if term is not None]
         if len(kept) < len(stay) or not run.history:
@@ -152,6 +166,7 @@ class TaskPlans:
             helped=help_from_others(task, done, affinity),
             coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
             scale=self._scale(task, progress),
+            prior=_prior(run),
         )
         low, high = self.settings.bounds(run.account.reference)[task]
         return TaskTerms(
@@ -205,17 +220,24 @@ class TaskPlans:
         }
 
 
-def _stays(term: TaskTerms, plan: Plan | None) -> TaskTerms | None:
-    """The task with the plan in force as its only choice; None if it has none or it cannot stay."""
-    if plan is None:
-        return None
-    menus = []
-    for menu in term.problem.menus:
-        options = tuple(o for o in menu.options if o.level == plan[menu.unit])
-        if not options:
-            return None
-        menus.append(Menu(menu.unit, options))
-    return replace(term, problem=replace(term.problem, menus=tuple(menus)))
+def _has(term: TaskTerms, plan: Plan) -> bool:
+    """Whether the task's menus offer the plan."""
+    return all(any(o.level == plan[m.unit] for o in m.options) for m in term.problem.menus)
+
+
+def _only(term: TaskTerms, plan: Plan) -> TaskTerms:
+    """The task with this plan as its only choice."""
+    menus = tuple(
+        Menu(menu.unit, tuple(o for o in menu.options if o.level == plan[menu.unit]))
+        for menu in term.problem.menus
+    )
+    return replace(term, problem=replace(term.problem, menus=menus))
+
+
+def _prior(run: TaskRun) -> CurvePrior:
+    """What is believed about learning curves."""
+    own = run.allocator
+    return own.prior if isinstance(own, ForecastAllocator) else CurvePrior()
 
 
 def _loss_change(term: TaskTerms, levels: Levels, steps: int) -> str:
@@ -237,7 +259,7 @@ def _with_part_of_filling(problem: Problem, part: float) -> Problem:
 def _of_use(run: TaskRun) -> Limits:
     """What is left, with no more steps than passes over the data are believed to help."""
     limits = run.limits
-    passes = sum(run.pass_steps(task) for task in run.sessions) * CurvePrior().passes
+    passes = sum(run.pass_steps(task) for task in run.sessions) * _prior(run).passes
     most = max(1, math.ceil(passes - run.num_steps))
     return replace(limits, max_steps=min(most, limits.max_steps or most))
 

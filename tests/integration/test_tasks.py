@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from lightning_attnbal.allocate import FullAllocator, LastKAllocator
 from lightning_attnbal.callbacks import AttentionBalancer, TaskScheduler, TaskSettings
 from lightning_attnbal.multitask import Proportional, Uniform
 from lightning_attnbal.tracking import (
@@ -76,6 +77,27 @@ def test_reach_of_one_keeps_the_shares_of_the_data(tmp_path):
     fit(tmp_path, balancer, model=model, data=data, max_epochs=3)
     assert balancer.shares == {"short": 5 / 11, "long": 3 / 11, "extra": 3 / 11}
     assert Counter(model.served[:11]) == {"short": 5, "long": 3, "extra": 3}
+
+
+def test_with_the_full_allocator_every_task_trains_everything_to_the_end(tmp_path):
+    settings = TaskSettings(reach=1.0)
+    balancer = AttentionBalancer("30%", tasks=settings, allocator=FullAllocator())
+    free = AttentionBalancer("30%", tasks=settings, levels=("frozen", "full"))
+    for name, each in (("full", balancer), ("free", free)):
+        fit(tmp_path / name, each, model=trained_before(TwoHeads()), max_epochs=6)
+    frozen = [{unit.name for unit in balancer.units} - set(d.plan.trained) for d in free.history]
+    assert any(frozen), "a plan that freezes something would have been chosen"
+    assert len(balancer.history) >= 4
+    for decision in balancer.history:
+        assert set(decision.plan.trained) == {unit.name for unit in balancer.units}
+
+
+@pytest.mark.parametrize("parallel", ["off", "ranks"])
+def test_an_allocator_that_nobody_would_ask_is_refused(parallel):
+    tasks = TaskSettings(parallel=parallel)
+    with pytest.raises(ValueError, match=r"FullAllocator where tasks take turns.*LastKAllocator"):
+        AttentionBalancer("50%", tasks=tasks, allocator=LastKAllocator(2))
+    AttentionBalancer("50%", tasks=TaskSettings(parallel="heads"), allocator=LastKAllocator(2))
 
 
 def test_full_budget_is_the_run_without_a_balancer(tmp_path):
