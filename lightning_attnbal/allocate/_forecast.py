@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.special import gamma, gammainc
 
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import Problem, check_number
@@ -19,7 +18,6 @@ Array = NDArray[np.float64]
 _SCALES = np.exp(np.linspace(-2.5, 2.5, 21))  # around the prior's scale
 _SHARES = np.array([1 / 3, 1.0, 3.0])  # around the prior's `own`
 _SHARE_WEIGHTS = np.array([0.25, 0.5, 0.25])
-_SPREAD_OF_PASSES = 0.4
 _NOISE = 0.03  # of the first loss: batches differ, and the curve is only a curve
 
 
@@ -36,12 +34,7 @@ class CurvePrior:
     steps in which u trained. Most of what there is to learn any trained units can learn (layers are
     substitutes), at a speed v that depends little on how many train once they hold more than c of
     the contribution; the rest needs those that hold most of it. ρ = 0 and c = 0 is "only steps
-    count".
-
-    Steps on data seen before count less: where most units were trained before the run, a step in
-    pass p > 1 counts exp(-((p - 1) / s)⁴), s = 0.4 · (`passes` - 1), and so does the loss seen
-    there, which is no longer that of new data. From scratch all steps count the same. Steps beyond
-    `passes` passes change nothing.
+    count". Steps beyond `passes` passes over the data change nothing.
 
     Args:
         own: ρ, in [0, 1]; uncertain by a factor of 3.
@@ -56,10 +49,8 @@ class CurvePrior:
     Raises:
         ValueError: a number is out of range.
 
-    Source: own, chosen by hand so as to order some 20 measured runs of one encoder on two sets of
-        texts (head alone to everything, 0.4 to 6 passes) by their error: a prior. That data seen
-        a few times counts nearly as if new, and then hardly, is as in Muennighoff et al., "Scaling
-        Data-Constrained Language Models", 2023, who find it far later in pretraining.
+    Source: own. The numbers were chosen by hand so as to order some 20 measured runs of one encoder
+        on two sets of texts (head alone to everything, 0.4 to 6 passes) by their error: a prior.
 
     Example:
         >>> CurvePrior().power
@@ -155,7 +146,6 @@ class Forecast:
         self._log_chance = np.subtract.outer(-unlikely, -np.log(_SHARE_WEIGHTS)).ravel()
         self._shared = 0.0
         self._single = np.zeros(len(self._names))
-        self._done = 0.0
         self._fit(progress)
 
     def __call__(self, trained: Collection[str], steps: float) -> Outcome:
@@ -168,17 +158,7 @@ class Forecast:
         """Steps until the data was passed over as often as is believed to help."""
         return max(0.0, self._prior.passes * self._epoch - self._done)
 
-    def _worth(self, steps: float) -> float:
-        """What so many steps of the run are worth from its beginning, in steps on new data."""
-        spread = _SPREAD_OF_PASSES * (self._prior.passes - 1) * self._epoch
-        repeated = steps - self._epoch
-        if self.is_from_scratch or repeated <= 0 or spread <= 0:
-            return steps
-        most = spread * float(gamma(1.25))
-        return self._epoch + most * float(gammainc(0.25, (repeated / spread) ** 4))
-
     def _after(self, trained: Collection[str], steps: float) -> tuple[float, Array]:
-        steps = self._worth(self._done + steps) - self._worth(self._done)
         trains = np.array([name in trained for name in self._names])
         share = float(self._weights[trains].sum()) ** 2
         square = self._prior.half**2
@@ -202,9 +182,9 @@ class Forecast:
             if math.isfinite(segment.loss):
                 seen.append(self._excess(*middle))
                 losses.append(segment.loss)
-                sizes.append(self._worth(self._done + segment.steps) - self._worth(self._done))
+                sizes.append(segment.steps)
             self._shared, self._single = self._after(segment.trained, segment.steps)
-            self._done += segment.steps
+        self._done = progress.steps
         first = losses[0] if losses else 1.0
         unit = max([abs(first), *(1e-3 * abs(loss) for loss in losses)]) or 1.0
         self._floor = np.full(len(self._tau), first - 0.7 * unit)
