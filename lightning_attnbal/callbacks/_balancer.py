@@ -130,7 +130,8 @@ class AttentionBalancer(RunView):
         ValueError: an argument is outside its range, or the file to replay is no event stream.
         MisconfigurationException: before the first batch, for a Trainer, model or data that cannot
             be balanced.
-        InfeasibleBudgetError: before the first weight moves, if not even the cheapest plan fits.
+        InfeasibleBudgetError: before the first weight moves, if the first step, which trains
+            everything, or not even the cheapest plan fits.
 
     Example:
         >>> balancer = AttentionBalancer(budget="40%", lr_schedule="rex")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_attnbal.callbacks._run import Run
 
 _ANYTHING = 1e300  # FLOPs
+_ROUNDING = 1e-9  # 1/49 of 49 steps is a step
 
 
 def limits_of(run: Run, ledger: Ledger | None = None) -> Limits:
@@ -73,7 +74,7 @@ def check_feasible(run: Run) -> None:
 def _check_first_step(run: Run) -> None:
     limits = limits_of(run, _after_a_batch(run))
     first = run.session.full_flops * run.batches_per_step
-    if first > limits.remaining:
+    if first > limits.remaining * (1 + _ROUNDING):
         raise limits.infeasible(first, "one step that trains everything, to measure costs by")
 
 

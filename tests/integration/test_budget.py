@@ -53,6 +53,9 @@ def test_a_budget_below_the_first_step_is_refused_and_one_above_it_is_kept(tmp_p
     _, trainer = fit(tmp_path, balancer, num_batches=4, max_epochs=1)
     assert trainer.global_step == 1
     assert balancer.spent / balancer.limit == pytest.approx(1 / 1.1)
+    assert 1 / 49 * 49 < 1
+    _, trainer = fit(tmp_path, AttentionBalancer(budget=1 / 49), num_batches=49, max_epochs=1)
+    assert trainer.global_step == 1
 
 
 def test_full_for_fewer_steps_is_the_full_run_cut_short(tmp_path):
