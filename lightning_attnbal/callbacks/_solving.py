@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightning_attnbal.callbacks._run import Run
 
 _ANYTHING = 1e300  # FLOPs
-_ROUNDING = 1e-9  # 1/49 of 49 steps is a step
+_ROUNDING = 1e-9  # an n-th of n steps is a step
 
 
 def limits_of(run: Run, ledger: Ledger | None = None) -> Limits:
