@@ -43,7 +43,7 @@ class Candidate:
         cost, value, _ = problem.evaluate(levels)
         once = problem.one_off(levels)
         thawed = tuple(FROZEN if level == CACHED else level for level in levels)
-        if thawed == levels or not has_levels(problem, thawed):
+        if thawed == levels or not problem.offers(thawed):
             return cls(levels, cost, once, value)
         dearer, worth, _ = problem.evaluate(thawed)
         steps = limits.steps(cost, once)
@@ -109,20 +109,12 @@ def plans_worth_having(problem: Problem, limits: Limits, resolution: int) -> lis
     return [*plans, full] if fits else plans
 
 
-def has_levels(problem: Problem, levels: Levels) -> bool:
-    """Whether the menus offer all of these levels."""
-    return all(
-        any(option.level == level for option in menu.options)
-        for menu, level in zip(problem.menus, levels, strict=True)
-    )
-
-
 def still_possible(problem: Problem, limits: Limits, current: Plan | None) -> Levels | None:
     """The current levels if menus, memory and budget still allow them."""
     if current is None or list(current) != [menu.unit for menu in problem.menus]:
         return None
     levels = tuple(current.values())
-    if not has_levels(problem, levels) or problem.why_invalid(levels) is not None:
+    if not problem.offers(levels) or problem.why_invalid(levels) is not None:
         return None
     cost, _, memory = problem.evaluate(levels)
     cost += problem.one_off(levels) / (limits.epoch_steps or 1)

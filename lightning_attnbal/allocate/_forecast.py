@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from scipy.special import gamma, gammainc
 
 from lightning_attnbal.allocate._progress import Progress
 from lightning_attnbal.core import Problem, check_number
@@ -18,6 +19,7 @@ Array = NDArray[np.float64]
 _SCALES = np.exp(np.linspace(-2.5, 2.5, 21))  # around the prior's scale
 _SHARES = np.array([1 / 3, 1.0, 3.0])  # around the prior's `own`
 _SHARE_WEIGHTS = np.array([0.25, 0.5, 0.25])
+_SPREAD_OF_PASSES = 0.4
 _NOISE = 0.03  # of the first loss: batches differ, and the curve is only a curve
 
 
@@ -34,7 +36,12 @@ class CurvePrior:
     steps in which u trained. Most of what there is to learn any trained units can learn (layers are
     substitutes), at a speed v that depends little on how many train once they hold more than c of
     the contribution; the rest needs those that hold most of it. ρ = 0 and c = 0 is "only steps
-    count". Steps beyond `passes` passes over the data change nothing.
+    count".
+
+    Without an end of its own, nothing says how often a run is meant to pass over its data. Steps on
+    data seen before then count less where most units were trained before the run: one in pass p > 1
+    counts exp(-((p - 1) / s)⁴), s = 0.4 · (`passes` - 1), beyond `passes` passes nothing, and as
+    little counts the loss seen there, which is no longer that of new data.
 
     Args:
         own: ρ, in [0, 1]; uncertain by a factor of 3.
@@ -44,13 +51,15 @@ class CurvePrior:
         scale: τ in epochs, in (0, inf); widely uncertain, fitted on the run.
         spread: standard deviation of log τ, in (0, inf).
         power: β, in (0, inf).
-        passes: in (0, inf).
+        passes: over the data that may be of use to a run without an end of its own, in (0, inf).
 
     Raises:
         ValueError: a number is out of range.
 
-    Source: own. The numbers were chosen by hand so as to order some 20 measured runs of one encoder
-        on two sets of texts (head alone to everything, 0.4 to 6 passes) by their error: a prior.
+    Source: own, chosen by hand so as to order some 20 measured runs of one encoder on two sets of
+        texts (head alone to everything, 0.4 to 6 passes) by their error: a prior. That data seen
+        a few times counts nearly as if new, and then hardly, is as in Muennighoff et al., "Scaling
+        Data-Constrained Language Models", 2023, who find it far later in pretraining.
 
     Example:
         >>> CurvePrior().power
@@ -116,6 +125,7 @@ class Forecast:
         progress: the run so far.
         epoch_steps: optimizer steps per epoch, in [1, inf).
         prior: what is believed beforehand.
+        has_end: whether the user's own run has one: then all passes up to it are meant to help.
 
     Attributes:
         is_from_scratch: whether most units had never been trained when the run began.
@@ -131,13 +141,20 @@ class Forecast:
     """
 
     def __init__(
-        self, problem: Problem, progress: Progress, epoch_steps: int, prior: CurvePrior
+        self,
+        problem: Problem,
+        progress: Progress,
+        epoch_steps: int,
+        prior: CurvePrior,
+        *,
+        has_end: bool = False,
     ) -> None:
         self._prior = prior
         self._epoch = epoch_steps
         self._names = [menu.unit for menu in problem.menus]
         self._weights = _contribution_shares(problem)
-        self.is_from_scratch = 2 * len(progress.fresh.intersection(self._names)) > len(self._names)
+        self.is_from_scratch = progress.is_from_scratch(self._names)
+        self._wears = not (has_end or self.is_from_scratch)
         scales = prior.scale * _SCALES * epoch_steps
         own = np.minimum(1.0, prior.own * _SHARES)
         self._tau = np.repeat(scales, len(own))
@@ -146,6 +163,7 @@ class Forecast:
         self._log_chance = np.subtract.outer(-unlikely, -np.log(_SHARE_WEIGHTS)).ravel()
         self._shared = 0.0
         self._single = np.zeros(len(self._names))
+        self._done = 0.0
         self._fit(progress)
 
     def __call__(self, trained: Collection[str], steps: float) -> Outcome:
@@ -156,9 +174,19 @@ class Forecast:
 
     def useful_steps(self) -> float:
         """Steps until the data was passed over as often as is believed to help."""
-        return max(0.0, self._prior.passes * self._epoch - self._done)
+        return max(0.0, self._prior.passes * self._epoch - self._done) if self._wears else math.inf
+
+    def _worth(self, steps: float) -> float:
+        """What so many steps of the run are worth from its beginning, in steps on new data."""
+        spread = _SPREAD_OF_PASSES * (self._prior.passes - 1) * self._epoch
+        repeated = steps - self._epoch
+        if not self._wears or repeated <= 0 or spread <= 0:
+            return steps
+        most = spread * float(gamma(1.25))
+        return self._epoch + most * float(gammainc(0.25, (repeated / spread) ** 4))
 
     def _after(self, trained: Collection[str], steps: float) -> tuple[float, Array]:
+        steps = self._worth(self._done + steps) - self._worth(self._done)
         trains = np.array([name in trained for name in self._names])
         share = float(self._weights[trains].sum()) ** 2
         square = self._prior.half**2
@@ -182,9 +210,9 @@ class Forecast:
             if math.isfinite(segment.loss):
                 seen.append(self._excess(*middle))
                 losses.append(segment.loss)
-                sizes.append(segment.steps)
+                sizes.append(self._worth(self._done + segment.steps) - self._worth(self._done))
             self._shared, self._single = self._after(segment.trained, segment.steps)
-        self._done = progress.steps
+            self._done += segment.steps
         first = losses[0] if losses else 1.0
         unit = max([abs(first), *(1e-3 * abs(loss) for loss in losses)]) or 1.0
         self._floor = np.full(len(self._tau), first - 0.7 * unit)

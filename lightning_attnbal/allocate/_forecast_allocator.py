@@ -58,7 +58,8 @@ class ForecastAllocator(Allocator):
     over, since little is lost by a switch then. Where all steps at the chosen plan would leave
     budget unspent, the next dearer plan goes first, or last where going first would spoil a full
     cache. Without an end of its own the run ends when the data was passed over `prior.passes`
-    times, and hands the rest of the budget back; not where most units had never been trained.
+    times, passes over data seen before counting less and less till then, and hands the rest of the
+    budget back; not where most units had never been trained.
 
     Args:
         prior: what is believed about learning curves before the run has shown its own.
@@ -110,10 +111,9 @@ class ForecastAllocator(Allocator):
         candidates = [option.candidate for option in options]
         first, num_steps = spend_the_rest(candidates, chosen.candidate, limits)
         is_final = False
-        if limits.max_steps is None and limits.epoch_steps and not forecast.is_from_scratch:
-            most = max(1, math.ceil(forecast.useful_steps()))
-            if most < chosen.steps:
-                num_steps, is_final = most, True
+        useful = forecast.useful_steps()
+        if limits.epoch_steps and useful < chosen.steps:
+            num_steps, is_final = max(1, math.ceil(useful)), True
         words = _words(problem, options, chosen)
         if first is not chosen.candidate:
             words = f"dearer first, to use the budget up; then {words}"
@@ -128,7 +128,8 @@ class ForecastAllocator(Allocator):
 
     def _forecast(self, problem: Problem, limits: Limits, progress: Progress) -> Forecast:
         seen = progress if self.fits else progress.without_losses()
-        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior)
+        has_end = limits.max_steps is not None
+        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior, has_end=has_end)
 
     def _options(
         self, problem: Problem, limits: Limits, progress: Progress, forecast: Forecast

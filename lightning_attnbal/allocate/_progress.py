@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,10 @@ class Progress:
         """Names of the units that can train and were never trained: no plan is to freeze them."""
         able = (m.unit for m in problem.menus if any(o.level.is_trained for o in m.options))
         return self.fresh.intersection(able)
+
+    def is_from_scratch(self, units: Collection[str]) -> bool:
+        """Whether most of `units` had never been trained when the run began."""
+        return 2 * len(self.fresh.intersection(units)) > len(units)
 
     def without_losses(self) -> Progress:
         """The same with the losses forgotten."""

@@ -110,6 +110,17 @@ def refuse_other_allocator(allocator: Allocator, tasks: TaskSettings | None) -> 
             "Leave it out, or serve all tasks at once with `TaskSettings(parallel='heads')`."
         )
         raise ValueError(msg)
+    usual = ForecastAllocator()
+    unused = ("hysteresis", "fits", "resolution")
+    changed = [n for n in unused if getattr(allocator, n, None) != getattr(usual, n)]
+    if isinstance(allocator, ForecastAllocator) and changed:
+        msg = (
+            f"Expected `{changed[0]}` of the ForecastAllocator to be "
+            f"{getattr(usual, changed[0])!r} where tasks take turns, but got "
+            f"{getattr(allocator, changed[0])!r}: only its `prior` counts there. Set `hysteresis` "
+            "and `grid` of `TaskSettings`."
+        )
+        raise ValueError(msg)
 
 
 def refuse_endless_share(budget: Budget, full_batches: int | None) -> None:

@@ -32,6 +32,7 @@ from lightning_attnbal.multitask import (
 )
 
 if TYPE_CHECKING:
+    from lightning_attnbal.callbacks._session import Session
     from lightning_attnbal.callbacks._task_run import TaskRun
 
 
@@ -126,9 +127,10 @@ class TaskPlans:
 
     def _best(self, run: TaskRun, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
         best = self._allocate(terms, limits)
+        now = (run.sessions[task].plan for task in self.tasks)
         stay = [
-            None if plan is None or not _has(term, plan) else _only(term, plan)
-            for term, plan in zip(terms, (run.sessions[t].plan for t in self.tasks), strict=True)
+            _only(term, plan) if plan is not None and _offers(term.problem, plan) else None
+            for term, plan in zip(terms, now, strict=True)
         ]
         kept = [term for term in stay if term is not None]
         if len(kept) < len(stay) or not run.history:
@@ -167,6 +169,7 @@ class TaskPlans:
             coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
             scale=self._scale(task, progress),
             prior=_prior(run),
+            has_end=run.limits.max_steps is not None,
         )
         low, high = self.settings.bounds(run.account.reference)[task]
         return TaskTerms(
@@ -220,9 +223,8 @@ class TaskPlans:
         }
 
 
-def _has(term: TaskTerms, plan: Plan) -> bool:
-    """Whether the task's menus offer the plan."""
-    return all(any(o.level == plan[m.unit] for o in m.options) for m in term.problem.menus)
+def _offers(problem: Problem, plan: Plan) -> bool:
+    return problem.offers(tuple(plan[menu.unit] for menu in problem.menus))
 
 
 def _only(term: TaskTerms, plan: Plan) -> TaskTerms:
@@ -257,11 +259,17 @@ def _with_part_of_filling(problem: Problem, part: float) -> Problem:
 
 
 def _of_use(run: TaskRun) -> Limits:
-    """What is left, with no more steps than passes over the data are believed to help."""
+    """What is left; without an end of its own no more passes than are believed to help."""
     limits = run.limits
+    if limits.max_steps is not None or any(map(_is_from_scratch, run.sessions.values())):
+        return limits
     passes = sum(run.pass_steps(task) for task in run.sessions) * _prior(run).passes
-    most = max(1, math.ceil(passes - run.num_steps))
-    return replace(limits, max_steps=min(most, limits.max_steps or most))
+    return replace(limits, max_steps=max(1, math.ceil(passes - run.num_steps)))
+
+
+def _is_from_scratch(session: Session) -> bool:
+    units = [unit.name for unit in session.units]
+    return Progress(fresh=session.fresh).is_from_scratch(units)
 
 
 def _affinity(run: TaskRun) -> dict[tuple[str, str], float]:

@@ -196,6 +196,20 @@ class Problem:
             return f"unit {self.menus[cut[0]].unit!r} is detached although nothing below it trains"
         return None
 
+    def offers(self, levels: tuple[Level, ...]) -> bool:
+        """Whether the menus have these levels, one per unit.
+
+        Example:
+            >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option, Problem
+            >>> problem = Problem((Menu("head", (Option(level=FULL, cost=2),)),))
+            >>> problem.offers((FULL,)), problem.offers((FROZEN,))
+            (True, False)
+        """
+        return len(levels) == len(self.menus) and all(
+            any(option.level == level for option in menu.options)
+            for menu, level in zip(self.menus, levels, strict=True)
+        )
+
     def one_off(self, levels: tuple[Level, ...]) -> float:
         """What `levels` cost once, in addition to their cost per step: share · Σ_u once_u.
 

@@ -29,6 +29,8 @@ class Outlook:
         helped: own steps that those of other tasks stood for so far, by affinity; may be negative.
         coming: the same for the steps to come, as the shares stand.
         scale: loss that counts as 1, in (0, inf): gains of tasks are compared in it.
+        prior: what is believed about learning curves.
+        has_end: whether the user's own run has one: then all passes up to it are meant to help.
 
     Raises:
         ValueError: a number is out of range.
@@ -44,6 +46,7 @@ class Outlook:
     coming: float = 0.0
     scale: float = 1.0
     prior: CurvePrior = field(default_factory=CurvePrior)
+    has_end: bool = False
 
     def __post_init__(self) -> None:
         check_integer("epoch_steps", self.epoch_steps, low=1)
@@ -78,7 +81,13 @@ def forecast_gain(problem: Problem, outlook: Outlook) -> Gain:
         >>> bool(few < many)
         True
     """
-    forecast = Forecast(problem, outlook.progress, outlook.epoch_steps, outlook.prior)
+    forecast = Forecast(
+        problem,
+        outlook.progress,
+        outlook.epoch_steps,
+        outlook.prior,
+        has_end=outlook.has_end,
+    )
     must_train = outlook.progress.must_train(problem)
     own = outlook.progress.steps
     worth = max(0.1, 1 + outlook.helped / own) if own else 1.0

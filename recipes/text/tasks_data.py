@@ -160,11 +160,11 @@ class TextTasksData(pl.LightningDataModule):
         tasks: name → data of the task.
         is_shared: whether all tasks ask about the same texts, so that validation and test encode
             each text once for all of them.
-        mode: "one" loader per task for training, for tasks that take turns, or "all" tasks of the
-            same texts in each batch.
+        mode: "one" loader per task for training, for tasks that take turns, or "all" tasks in each
+            step: of the same texts, or a batch of each, the shorter sets over and over.
 
     Raises:
-        ValueError: an unknown mode, or one that does not go with the texts.
+        ValueError: an unknown mode.
 
     Example:
         >>> TextTasksData({}).class_counts
@@ -182,9 +182,6 @@ class TextTasksData(pl.LightningDataModule):
         self.tasks = dict(tasks)
         self.is_shared = is_shared
         self.mode = check_choice("mode", mode, ("one", "all"))
-        if mode == "all" and not is_shared:
-            msg = "Expected `mode` to be 'one' for tasks with texts of their own, but got 'all'."
-            raise ValueError(msg)
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -199,7 +196,9 @@ class TextTasksData(pl.LightningDataModule):
     def train_dataloader(self) -> Any:
         """One loader per task, or one for all of them."""
         loaders = {task: data.train_dataloader() for task, data in self.tasks.items()}
-        return Together(loaders) if self.mode == "all" else loaders
+        if self.mode == "one":
+            return loaders
+        return Together(loaders) if self.is_shared else CombinedLoader(loaders, "max_size_cycle")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
         """Let texts that several tasks share be encoded once (Lightning's hook)."""

@@ -11,7 +11,12 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from lightning_attnbal.allocate import FullAllocator, LastKAllocator
+from lightning_attnbal.allocate import (
+    CurvePrior,
+    ForecastAllocator,
+    FullAllocator,
+    LastKAllocator,
+)
 from lightning_attnbal.callbacks import AttentionBalancer, TaskScheduler, TaskSettings
 from lightning_attnbal.multitask import Proportional, Uniform
 from lightning_attnbal.tracking import (
@@ -98,6 +103,18 @@ def test_an_allocator_that_nobody_would_ask_is_refused(parallel):
     with pytest.raises(ValueError, match=r"FullAllocator where tasks take turns.*LastKAllocator"):
         AttentionBalancer("50%", tasks=tasks, allocator=LastKAllocator(2))
     AttentionBalancer("50%", tasks=TaskSettings(parallel="heads"), allocator=LastKAllocator(2))
+
+
+@pytest.mark.parametrize("option", [{"hysteresis": 2.0}, {"fits": False}, {"resolution": 10}])
+def test_settings_that_nobody_would_look_at_are_refused(option):
+    ((name, value),) = option.items()
+    words = (
+        rf"Expected `{name}` of the ForecastAllocator .* where tasks take turns, but got {value}"
+    )
+    with pytest.raises(ValueError, match=words):
+        AttentionBalancer("50%", tasks=TaskSettings(), allocator=ForecastAllocator(**option))
+    prior = ForecastAllocator(prior=CurvePrior(passes=9))
+    AttentionBalancer("50%", tasks=TaskSettings(), allocator=prior)
 
 
 def test_full_budget_is_the_run_without_a_balancer(tmp_path):

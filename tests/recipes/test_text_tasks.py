@@ -8,10 +8,10 @@ import torch
 from recipes.text import ReviewsData, TextTasks, TextTasksData, make_synthetic, packaged_encoder
 
 
-def texts(classes, seed=0):
+def texts(classes, seed=0, num_train=24):
     return ReviewsData(
         packaged_encoder(),
-        24,
+        num_train,
         num_val=8,
         num_test=10,
         max_tokens=12,
@@ -72,6 +72,10 @@ def test_other_heads_get_no_gradient(module, shared):
     assert module.heads["two again"].weight.grad is None
 
 
-def test_texts_of_their_own_cannot_be_served_together():
-    with pytest.raises(ValueError, match="Expected `mode` to be 'one'"):
-        TextTasksData({"two": texts(2)}, mode="all")
+def test_texts_of_their_own_come_together_the_shorter_set_over_and_over():
+    tasks = {"two": texts(2, num_train=8), "five": texts(5, seed=1)}
+    data = TextTasksData(tasks, mode="all")
+    data.setup()
+    batches = [batch for batch, _, _ in iter(data.train_dataloader())]
+    rows = [{task: len(part["labels"]) for task, part in batch.items()} for batch in batches]
+    assert rows == [{"two": 8, "five": 8}] * 3

@@ -152,7 +152,7 @@ def _peer(method: Method) -> Peer:
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Balanced(revision=2),
+    "ours": Balanced(revision=3),
     "full": _static(FullAllocator()),
     "full-rex": Balanced(
         allocator=FullAllocator(), options={"lr_schedule": "rex", "calibration_steps": 1}
@@ -163,7 +163,7 @@ ARMS: dict[str, Arm] = {
     },
     **{f"last-{k}": _static(LastKAllocator(k), lr_factor=2.0) for k in (2, 3, 4, 5)},
     "random": _static(RandomAllocator(seed=0), lr_factor=2.0),
-    "once": Balanced(allocator=Once(ForecastAllocator())),
+    "once": Balanced(allocator=Once(ForecastAllocator()), revision=2),
     "lp-ft": _peer(LPFT()),
     "lora": _peer(Lora()),
     "rslora": _peer(Lora(kind="rslora")),
@@ -177,9 +177,11 @@ ARMS: dict[str, Arm] = {
     "badam": _peer(BAdam()),
     "scheduled-thaw": _peer(ScheduledThaw()),
     "no-forecast": Balanced(allocator=FrontierAllocator()),
-    "no-fit": Balanced(allocator=ForecastAllocator(fits=False)),
-    "no-cache": Balanced(options={"levels": ("frozen", "full")}),
-    "probes": Balanced(options={"probes": 0.02}),
-    "no-lr-scaling": Balanced(options={"lr_scaling": None}),
-    "with-detach": Balanced(options={"levels": ("cached", "frozen", "detached", "full")}),
+    "no-fit": Balanced(allocator=ForecastAllocator(fits=False), revision=2),
+    "no-cache": Balanced(options={"levels": ("frozen", "full")}, revision=2),
+    "probes": Balanced(options={"probes": 0.02}, revision=2),
+    "no-lr-scaling": Balanced(options={"lr_scaling": None}, revision=2),
+    "with-detach": Balanced(
+        options={"levels": ("cached", "frozen", "detached", "full")}, revision=2
+    ),
 }

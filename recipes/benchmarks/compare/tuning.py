@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from recipes.benchmarks.compare.arms import ARMS
-from recipes.benchmarks.compare.job import FOLDER
+from recipes.benchmarks.compare.job import FOLDER, Job
 from recipes.benchmarks.compare.tasks import TASKS
 
 DEV_SEED = 100
@@ -24,12 +24,16 @@ def grid(task: str, arm: str) -> list[float]:
 
 
 def tuned_rate(task: str, arm: str) -> float:
-    """The best rate of an arm's dev runs, averaged over the budgets tried; else its middle one."""
+    """The best rate of an arm's dev runs, averaged over the budgets tried; else its middle one.
+
+    Tries of another revision of arm or task do not count, nor rates tried on fewer budgets.
+    """
     scores: dict[float, list[float]] = {}
     for path in sorted((FOLDER / task / "dev").glob(f"{arm}-*.json")):
         result = json.loads(path.read_text())
-        if result["arm"] == arm and result["seed"] == DEV_SEED:
-            scores.setdefault(result["lr"], []).append(result["scores"]["accuracy"])
+        job = Job(**{name: result[name] for name in Job.__dataclass_fields__})
+        if job.path == path and job.arm == arm and job.seed == DEV_SEED:
+            scores.setdefault(job.lr, []).append(result["scores"]["accuracy"])
     most = max(map(len, scores.values()), default=0)
     means = {lr: sum(s) / len(s) for lr, s in scores.items() if len(s) == most}
     return max(means, key=lambda lr: means[lr]) if means else grid(task, arm)[1]

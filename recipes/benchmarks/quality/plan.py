@@ -29,7 +29,13 @@ RECIPE = {"fashion": "image"}
 """Recipe of a name, where it is another."""
 BUDGETS = ("25%", "50%")
 KINDS = ("balanced", "short", "full", "single_balanced", "single_short", "single_full")
-_REVISIONS = {("image", "short"): 2}
+_REVISIONS = {
+    ("image", "short"): 2,
+    ("image", "balanced"): 2,
+    ("image", "single_balanced"): 2,
+    ("recommendation", "balanced"): 2,
+    ("translation", "balanced"): 2,
+}
 """Counted up from 1 when what a kind of run does changes, so that it is run again."""
 
 

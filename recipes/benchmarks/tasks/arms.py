@@ -143,9 +143,11 @@ class Joint(Arm):
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Balanced(),
-    "ours-turns": Balanced(takes_turns=True),
-    "no-cache": Balanced(levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns"),
+    "ours": Balanced(revision=2),
+    "ours-turns": Balanced(takes_turns=True, revision=2),
+    "no-cache": Balanced(
+        levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns", revision=2
+    ),
     "proportional": Ruled(rule=Proportional()),
     "uniform": Ruled(rule=Uniform(), tuned_as="proportional"),
     "temperature": Ruled(rule=Temperature(tau=3.0), tuned_as="proportional"),

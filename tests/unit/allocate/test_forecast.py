@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 
 from lightning_attnbal.allocate import CurvePrior, Forecast, Outcome, Progress, Segment
 from lightning_attnbal.core import Problem
@@ -137,9 +138,53 @@ def test_steps_beyond_the_useful_passes_change_nothing():
     run = Progress(segments=(Segment(trained=("0",), steps=50),))
     forecast = Forecast(problem_of(1, 1), run, EPOCH, prior)
     assert forecast.useful_steps() == 150
-    assert forecast({"0"}, 150).mean == forecast({"0"}, math.inf).mean < forecast({"0"}, 149).mean
+    assert forecast({"0"}, 150).mean == forecast({"0"}, math.inf).mean < forecast({"0"}, 60).mean
     done = Progress(segments=(Segment(trained=("0",), steps=250),))
     assert Forecast(problem_of(1, 1), done, EPOCH, prior).useful_steps() == 0
+
+
+def test_steps_on_data_seen_before_count_less():
+    prior = CurvePrior(own=0.0, half=0.0, passes=6)
+    problem, all_units = problem_of(1, 1), {"0", "1"}
+
+    def loss(steps: float) -> float:
+        return Forecast(problem, Progress(), EPOCH, prior)(all_units, steps).mean
+
+    def plain(steps: float) -> float:
+        return Forecast(problem, Progress(), EPOCH, STEPS_ONLY)(all_units, steps).mean
+
+    lost = quad(lambda step: 1 - math.exp(-((step / (2 * EPOCH)) ** 4)), 0, 2 * EPOCH)[0]
+    assert loss(EPOCH) == plain(EPOCH)
+    assert loss(3 * EPOCH) == pytest.approx(plain(3 * EPOCH - lost))
+    halfway = Progress(segments=(Segment(trained=("0", "1"), steps=2 * EPOCH),))
+    rest = Forecast(problem, halfway, EPOCH, prior)(all_units, EPOCH).mean
+    assert rest == pytest.approx(loss(3 * EPOCH))
+
+
+@pytest.mark.parametrize(
+    ("fresh", "has_end"), [({"0", "1"}, False), ((), True)], ids=["from scratch", "an end"]
+)
+def test_all_passes_count_from_scratch_and_to_the_end_of_the_run(fresh, has_end):
+    problem, run = problem_of(1, 1), Progress(fresh=frozenset(fresh))
+    forecast = Forecast(problem, run, EPOCH, CurvePrior(passes=2), has_end=has_end)
+    endless = Forecast(problem, run, EPOCH, OPEN)
+    assert forecast.useful_steps() == math.inf
+    assert forecast({"0"}, 9 * EPOCH).mean == endless({"0"}, 9 * EPOCH).mean
+
+
+def test_losses_of_data_seen_before_count_less():
+    early = [Segment(trained=("0",), steps=20, loss=2 - 0.2 * i) for i in range(5)]
+    pause = Segment(trained=("0",), steps=2 * EPOCH)
+
+    def forecast(prior: CurvePrior, loss: float) -> float:
+        late = Segment(trained=("0",), steps=50, loss=loss)
+        run = Progress(segments=(*early, pause, late))
+        return Forecast(problem_of(1), run, EPOCH, prior)({"0"}, 0).mean
+
+    memory, learning = (
+        forecast(prior, 0.8) - forecast(prior, 0.4) for prior in (CurvePrior(passes=5), OPEN)
+    )
+    assert 0 < memory < 0.5 * learning
 
 
 def test_above_is_exact_for_shared_curves():

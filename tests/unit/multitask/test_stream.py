@@ -157,6 +157,7 @@ def test_close_keeps_the_place():
     assert take(stream, 2) == [[4, 5], [0, 1]]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_workers_and_collation_are_the_users_and_seeds_repeat():
     def collate(rows):
         return [rows[0]]
