@@ -13,13 +13,14 @@ _MARKERS = "os^vDPX*<>ph8d"
 
 
 def plot_quality(
-    task: str, points: Mapping[str, Sequence[tuple[float, float, float]]], path: Path
+    task: str, metric: str, points: Mapping[str, Sequence[tuple[float, float, float]]], path: Path
 ) -> None:
-    """One line per arm: accuracy against the share of the full run's cost, with intervals.
+    """One line per arm: its metric against the share of the full run's cost, with intervals.
 
     Args:
         task: for the title.
-        points: by arm (cost share, mean accuracy in percent, half of the interval).
+        metric: for the axis.
+        points: by arm (cost share, mean in percent, half of the interval).
         path: PNG file to write.
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -44,7 +45,7 @@ def plot_quality(
     axes.set_xticks(ticks, [f"{100 * cost:.3g} %" for cost in ticks])
     axes.minorticks_off()
     axes.set_xlabel("share of the full run's FLOPs")
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(f"test {metric}, %")
     axes.set_title(f"{task}: quality against cost")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

@@ -41,9 +41,14 @@ def load(task: str) -> Table:
     return found
 
 
-def accuracy(run: Mapping[str, Any]) -> float:
-    """Test accuracy in percent."""
-    return 100 * float(run["scores"]["accuracy"])
+def score(run: Mapping[str, Any]) -> float:
+    """The task's metric on the test rows, in percent."""
+    return 100 * float(run["scores"][TASKS[run["task"]].metric])
+
+
+def name_of(task: str) -> str:
+    """The metric in words."""
+    return {"accuracy": "accuracy", "macro_f1": "macro-F1"}[TASKS[task].metric]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -65,7 +70,7 @@ def paired(first: Runs, second: Runs) -> tuple[float, float, int] | None:
     seeds = sorted(set(first) & set(second))
     if not seeds:
         return None
-    differences = [accuracy(first[s]) - accuracy(second[s]) for s in seeds]
+    differences = [score(first[s]) - score(second[s]) for s in seeds]
     return (*interval(differences), len(seeds))
 
 
@@ -81,9 +86,9 @@ def section(task: str) -> list[str]:
         f"## {task}",
         "",
         f"{(type(full_run).__doc__ or '').splitlines()[0]} The full run is {full_run.epochs} "
-        f"epochs; test accuracy in percent, mean ± half of the 95 % interval over seeds.",
+        f"epochs; test {name_of(task)} in percent, mean ± half of the 95 % interval over seeds.",
         "",
-        f"![Accuracy against cost](figures/{task}.png)",
+        f"![Quality against cost](figures/{task}.png)",
         "",
         "| arm | rate | " + " | ".join(budgets) + " |",
         "|---|---|" + "---|" * len(budgets),
@@ -99,7 +104,7 @@ def cell(runs: Runs) -> str:
     """One arm at one budget."""
     if not runs:
         return ""
-    mean, half = interval([accuracy(run) for run in runs.values()])
+    mean, half = interval([score(run) for run in runs.values()])
     spread = "" if math.isinf(half) else f" ± {half:.2f}"
     return f"{mean:.2f}{spread} ({len(runs)})"
 
@@ -138,7 +143,7 @@ def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[st
     for budget in budgets:
         ours = table.get((OURS, budget), {})
         fixed = {
-            arm: statistics.mean(accuracy(r) for r in table[arm, budget].values())
+            arm: statistics.mean(score(r) for r in table[arm, budget].values())
             for arm in arms
             if arm.startswith(STATIC) and (arm, budget) in table
         }
@@ -175,10 +180,10 @@ def times(table: Table, budgets: Sequence[str]) -> list[str]:
 
 
 def table_points(table: Table) -> dict[str, list[tuple[float, float, float]]]:
-    """By arm: share of the full run's cost, mean accuracy, half its interval."""
+    """By arm: share of the full run's cost, mean score, half its interval."""
     points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for (arm, budget), runs in table.items():
-        mean, half = interval([accuracy(run) for run in runs.values()])
+        mean, half = interval([score(run) for run in runs.values()])
         points[arm].append((float(Fraction(budget)), mean, 0.0 if math.isinf(half) else half))
     return {arm: sorted(points[arm]) for arm in sorted(points, key=list(ARMS).index)}
 
@@ -196,7 +201,7 @@ def main() -> None:
     for task in TASKS:
         table = load(task)
         if table:
-            plot_quality(task, table_points(table), HERE / "figures" / f"{task}.png")
+            plot_quality(task, name_of(task), table_points(table), HERE / "figures" / f"{task}.png")
     (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
 
 

@@ -37,6 +37,7 @@ class Task(ABC):
         epochs: length of the full run, in [1, inf).
         base_lr: middle of the grid of learning rates for full training, in (0, inf).
         precision: of the Trainer; the same for all arms.
+        metric: of the test scores, a share, that rates are tuned by and tables show.
         revision: counted up when it changes, so that finished runs are run again.
     """
 
@@ -44,6 +45,7 @@ class Task(ABC):
     epochs: int
     base_lr: float
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
     revision: int = 1
 
     @abstractmethod
@@ -240,6 +242,7 @@ TASKS: dict[str, Task] = {
             num_train=6_000,
             num_test=4_000,
             precision="bf16-mixed",
+            metric="macro_f1",
             revision=2,
         ),
         Fashion(name="fashion", epochs=4, base_lr=1e-3, num_train=5_000, num_test=10_000),

@@ -33,7 +33,7 @@ def tuned_rate(task: str, arm: str) -> float:
         result = json.loads(path.read_text())
         job = Job(**{name: result[name] for name in Job.__dataclass_fields__})
         if job.path == path and job.arm == arm and job.seed == DEV_SEED:
-            scores.setdefault(job.lr, []).append(result["scores"]["accuracy"])
+            scores.setdefault(job.lr, []).append(result["scores"][TASKS[task].metric])
     most = max(map(len, scores.values()), default=0)
     means = {lr: sum(s) / len(s) for lr, s in scores.items() if len(s) == most}
     return max(means, key=lambda lr: means[lr]) if means else grid(task, arm)[1]

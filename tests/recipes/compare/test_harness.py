@@ -1,7 +1,7 @@
 """Jobs, learning rates and the page that is written from them."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
@@ -81,10 +81,11 @@ def test_the_best_rate_of_the_tries_is_taken(tiny, tmp_path):
     assert tuning.tuned_rate("tiny", "full") == 1e-3
     for lr, score in zip(tries, (0.3, 0.2, 0.6), strict=True):
         job = Job(task="tiny", arm="full", budget="1/4", seed=tuning.DEV_SEED, lr=lr, is_dev=True)
-        content = {"arm": "full", "seed": job.seed, "lr": lr, "scores": {"accuracy": score}}
         job.path.parent.mkdir(parents=True, exist_ok=True)
-        job.path.write_text(json.dumps(content))
+        job.path.write_text(json.dumps({**asdict(job), "scores": {"accuracy": score}}))
     assert tuning.tuned_rate("tiny", "full") == 2e-3
+    job.path.rename(job.path.with_stem("full-of-another-revision"))
+    assert tuning.tuned_rate("tiny", "full") == 5e-4
 
 
 def test_dev_rows_are_training_rows():
@@ -96,7 +97,11 @@ def test_dev_rows_are_training_rows():
 
 
 def runs(*scores):
-    return {seed: {"scores": {"accuracy": score}} for seed, score in enumerate(scores)}
+    """Of a task whose metric is macro-F1."""
+    return {
+        seed: {"task": "reviews", "scores": {"macro_f1": score, "accuracy": 0.1}}
+        for seed, score in enumerate(scores)
+    }
 
 
 def test_paired_difference():
