@@ -54,16 +54,18 @@ class ForecastAllocator(Allocator):
     cache included. A unit that was never trained (a model from scratch, a new head) is not frozen.
 
     The plan in force stays unless another is forecast lower by more than `hysteresis` standard
-    deviations of the difference; by less in the first epoch, in proportion to how much of it is
-    over, since little is lost by a switch then. Where all steps at the chosen plan would leave
+    deviations of the difference, and, if it trains units that are not trained now, by more than
+    `thaw_margin` of the first loss: what joins late disturbs what was learned on it as it was, and
+    has little time to make up for it. By less in the first epoch, in proportion to how much of it
+    is over, since little is lost by a switch then. Where all steps at the chosen plan would leave
     budget unspent, the next dearer plan goes first, or last where going first would spoil a full
     cache. Without an end of its own the run ends when the data was passed over `prior.passes`
-    times, passes over data seen before counting less and less till then, and hands the rest of the
-    budget back; not where most units had never been trained.
+    times, and hands the rest of the budget back; not where most units had never been trained.
 
     Args:
         prior: what is believed about learning curves before the run has shown its own.
         hysteresis: in standard deviations of the forecast difference, in [0, inf).
+        thaw_margin: share of the first loss, in [0, inf).
         fits: whether the losses of the run inform the forecast.
         resolution: cells of cost on the frontier, in [1, inf).
 
@@ -91,11 +93,13 @@ class ForecastAllocator(Allocator):
 
     prior: CurvePrior = field(default_factory=CurvePrior)
     hysteresis: float = 1.0
+    thaw_margin: float = 0.01
     fits: bool = True
     resolution: int = 1000
 
     def __post_init__(self) -> None:
         check_number("hysteresis", self.hysteresis, low=0)
+        check_number("thaw_margin", self.thaw_margin, low=0)
         check_integer("resolution", self.resolution, low=1)
 
     @override
@@ -106,13 +110,13 @@ class ForecastAllocator(Allocator):
         options = self._options(problem, limits, progress, forecast)
         chosen = min(options, key=lambda option: option.rank)
         now = self._current(problem, limits, current, options, forecast)
-        if now is not None and self._keeps(now, chosen, limits, progress):
+        if now is not None and self._keeps(now, chosen, forecast.unit, limits, progress):
             chosen = now
         candidates = [option.candidate for option in options]
         first, num_steps = spend_the_rest(candidates, chosen.candidate, limits)
         is_final = False
         useful = forecast.useful_steps()
-        if limits.epoch_steps and useful < chosen.steps:
+        if limits.max_steps is None and limits.epoch_steps and useful < chosen.steps:
             num_steps, is_final = max(1, math.ceil(useful)), True
         words = _words(problem, options, chosen)
         if first is not chosen.candidate:
@@ -128,8 +132,8 @@ class ForecastAllocator(Allocator):
 
     def _forecast(self, problem: Problem, limits: Limits, progress: Progress) -> Forecast:
         seen = progress if self.fits else progress.without_losses()
-        has_end = limits.max_steps is not None
-        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior, has_end=has_end)
+        own = limits.own_epochs(progress.steps)
+        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior, own_epochs=own)
 
     def _options(
         self, problem: Problem, limits: Limits, progress: Progress, forecast: Forecast
@@ -168,13 +172,16 @@ class ForecastAllocator(Allocator):
         same = [other for other in options if other.candidate.trains_like(option.candidate)]
         return min([option, *same], key=lambda option: option.rank)
 
-    def _keeps(self, now: _Option, best: _Option, limits: Limits, progress: Progress) -> bool:
+    def _keeps(
+        self, now: _Option, best: _Option, unit: float, limits: Limits, progress: Progress
+    ) -> bool:
         """Whether the current plan stays: it learns all that is new, and is not clearly worse."""
         if not progress.fresh & best.trained <= now.trained:
             return False
         worse, error = now.outcome.above(best.outcome)
         settled = min(1.0, progress.steps / (limits.epoch_steps or _EPOCH))
-        return worse <= self.hysteresis * settled * error
+        margin = 0.0 if best.trained <= now.trained else self.thaw_margin * unit
+        return worse <= settled * max(self.hysteresis * error, margin)
 
 
 def _option(problem: Problem, limits: Limits, forecast: Forecast, candidate: Candidate) -> _Option:

@@ -18,6 +18,7 @@ from lightning_attnbal.allocate import (
     FullAllocator,
     Limits,
     Progress,
+    trained_units,
 )
 from lightning_attnbal.callbacks._exchange import exchange_rate
 from lightning_attnbal.callbacks._task_settings import TaskSettings
@@ -127,7 +128,7 @@ class TaskPlans:
 
     def _best(self, run: TaskRun, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
         best = self._allocate(terms, limits)
-        now = (run.sessions[task].plan for task in self.tasks)
+        now = [run.sessions[task].plan for task in self.tasks]
         stay = [
             _only(term, plan) if plan is not None and _offers(term.problem, plan) else None
             for term, plan in zip(terms, now, strict=True)
@@ -140,8 +141,13 @@ class TaskPlans:
             same = self._allocate(kept, limits)
         except ValueError:  # the plans in force no longer fit what is left
             return best
-        margin = self.settings.hysteresis * settled * abs(same.value)
-        return same if best.value <= same.value + margin else best
+        margin = self.settings.hysteresis * abs(same.value)
+        plans = [best.plans[task] for task in self.tasks]
+        if any(map(_thaws, terms, now, plans)):
+            weights = self.weights.values()
+            whole = sum(weights) if self.settings.objective == "sum" else max(weights)
+            margin = max(margin, _thaw_margin(run) * whole)
+        return same if best.value <= same.value + settled * margin else best
 
     def _allocate(self, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
         s = self.settings
@@ -169,7 +175,7 @@ class TaskPlans:
             coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
             scale=self._scale(task, progress),
             prior=_prior(run),
-            has_end=run.limits.max_steps is not None,
+            own_epochs=run.own_epochs,
         )
         low, high = self.settings.bounds(run.account.reference)[task]
         return TaskTerms(
@@ -234,6 +240,16 @@ def _only(term: TaskTerms, plan: Plan) -> TaskTerms:
         for menu in term.problem.menus
     )
     return replace(term, problem=replace(term.problem, menus=menus))
+
+
+def _thaws(term: TaskTerms, plan: Plan | None, levels: Levels) -> bool:
+    """Whether units would train that do not train now."""
+    return plan is not None and not trained_units(term.problem, levels) <= set(plan.trained)
+
+
+def _thaw_margin(run: TaskRun) -> float:
+    own = run.allocator
+    return (own if isinstance(own, ForecastAllocator) else ForecastAllocator()).thaw_margin
 
 
 def _prior(run: TaskRun) -> CurvePrior:

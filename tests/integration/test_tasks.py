@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -115,6 +116,20 @@ def test_settings_that_nobody_would_look_at_are_refused(option):
         AttentionBalancer("50%", tasks=TaskSettings(), allocator=ForecastAllocator(**option))
     prior = ForecastAllocator(prior=CurvePrior(passes=9))
     AttentionBalancer("50%", tasks=TaskSettings(), allocator=prior)
+
+
+def test_what_rests_is_thawed_for_more_than_the_margin_only(tmp_path):
+    settings = TaskSettings(epoch_batches=4, hysteresis=0.0)
+    grew = []
+    for margin in (0.0, 1e9):
+        allocator = ForecastAllocator(thaw_margin=margin)
+        options = {"allocator": allocator, "levels": ("frozen", "full")}
+        balancer = AttentionBalancer("50%", tasks=settings, **options)
+        torch.manual_seed(1)
+        fit(tmp_path / str(margin), balancer, model=trained_before(TwoHeads()), max_epochs=8)
+        trained = [set(d.plan.trained) for d in balancer.history if d.plan.task == "short"]
+        grew.append(any(not later <= now for now, later in pairwise(trained)))
+    assert grew == [True, False]
 
 
 def test_full_budget_is_the_run_without_a_balancer(tmp_path):

@@ -143,10 +143,10 @@ class Joint(Arm):
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Balanced(revision=2),
-    "ours-turns": Balanced(takes_turns=True, revision=2),
+    "ours": Balanced(revision=3),
+    "ours-turns": Balanced(takes_turns=True, revision=3),
     "no-cache": Balanced(
-        levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns", revision=2
+        levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns", revision=3
     ),
     "proportional": Ruled(rule=Proportional()),
     "uniform": Ruled(rule=Uniform(), tuned_as="proportional"),

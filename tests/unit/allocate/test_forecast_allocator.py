@@ -155,8 +155,34 @@ def test_the_plan_in_force_stays_within_the_error_and_goes_beyond_it(num, settle
     )
     assert worse > 0
     for factor, kept in ((1.01, other), (0.99, best)):
-        allocate = ForecastAllocator(hysteresis=factor * worse / error / settled, prior=ENDLESS)
+        margin = factor * worse / error / settled
+        allocate = ForecastAllocator(hysteresis=margin, thaw_margin=0.0, prior=ENDLESS)
         assert allocate(problem, limits, other, progress).same_levels(kept)
+
+
+@pytest.mark.parametrize(("num", "settled"), [(4, 0.2), (20, 1.0)], ids=["first epoch", "later"])
+def test_units_that_rest_are_thawed_for_more_than_the_margin(num, settled):
+    problem, progress = layers(1.0, 1.0, 1.0, 1.0), ran("layer.3", num=num, tau=500.0)
+    limits, other = Limits(remaining=1000, epoch_steps=EPOCH), plan_of(problem, {"layer.3"})
+    best = ForecastAllocator(thaw_margin=0.0, hysteresis=0.0)(problem, limits, other, progress)
+    assert set(other.trained) < set(best.trained)
+    prior = CurvePrior()
+    worse, _ = outcome_of(problem, other, limits, progress, prior).above(
+        outcome_of(problem, best, limits, progress, prior)
+    )
+    first = progress.segments[0].loss
+    for factor, kept in ((1.01, other), (0.99, best)):
+        margin = factor * worse / first / settled
+        allocate = ForecastAllocator(hysteresis=0.0, thaw_margin=margin)
+        assert allocate(problem, limits, other, progress).same_levels(kept)
+
+
+def test_no_margin_holds_back_who_trains_less():
+    problem, progress = layers(0.01, 0.01, 0.01, 1.0), ran("layer.3", num=20)
+    limits = Limits(remaining=100, epoch_steps=EPOCH)
+    now = plan_of(problem, {menu.unit for menu in problem.menus})
+    plan = ForecastAllocator(thaw_margin=1e9, hysteresis=0.0)(problem, limits, now, progress)
+    assert set(plan.trained) < set(now.trained)
 
 
 def test_what_rests_may_be_cached_at_any_time():
@@ -216,6 +242,7 @@ def test_a_budget_below_one_step_is_named():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"thaw_margin": -1.0}, r"`thaw_margin` to be in \[0, inf\), but got -1"),
         ({"hysteresis": -1.0}, r"`hysteresis` to be in \[0, inf\), but got -1"),
         ({"hysteresis": math.nan}, r"`hysteresis` to be in \[0, inf\), but got nan"),
         ({"resolution": 0}, r"`resolution` to be in \[1, inf\), but got 0"),
