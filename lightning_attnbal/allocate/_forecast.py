@@ -38,10 +38,10 @@ class CurvePrior:
     the contribution; the rest needs those that hold most of it. ρ = 0 and c = 0 is "only steps
     count".
 
-    Steps on data seen before count less where most units were trained before the run: one in pass
-    p > 1 counts exp(-((p - 1) / s)⁴), s = 0.4 · (P - 1), and so does the loss seen there, which is
-    no longer that of new data; beyond P passes nothing changes. P is `passes`, or the user's own
-    number of epochs where that is larger. From scratch all steps count the same.
+    The end of the user's own run says how often the data is meant to be passed over: all steps to
+    it count the same, as they do from scratch. Elsewhere steps on data seen before count less: one
+    in pass p > 1 counts exp(-((p - 1) / s)⁴), s = 0.4 · (`passes` - 1), beyond `passes` passes
+    nothing, and as little counts the loss seen there, which is no longer that of new data.
 
     Args:
         own: ρ, in [0, 1]; uncertain by a factor of 3.
@@ -51,7 +51,7 @@ class CurvePrior:
         scale: τ in epochs, in (0, inf); widely uncertain, fitted on the run.
         spread: standard deviation of log τ, in (0, inf).
         power: β, in (0, inf).
-        passes: over the data that may be of use, in (0, inf).
+        passes: over the data that may be of use to a run without an end of its own, in (0, inf).
 
     Raises:
         ValueError: a number is out of range.
@@ -125,8 +125,7 @@ class Forecast:
         progress: the run so far.
         epoch_steps: optimizer steps per epoch, in [1, inf).
         prior: what is believed beforehand.
-        own_epochs: how often the user's own run passes over the data, in [0, inf); 0 if it has no
-            end.
+        has_end: whether the user's own run has one.
 
     Attributes:
         unit: the first loss seen, 1 without one.
@@ -149,14 +148,14 @@ class Forecast:
         epoch_steps: int,
         prior: CurvePrior,
         *,
-        own_epochs: float = 0.0,
+        has_end: bool = False,
     ) -> None:
         self._prior = prior
         self._epoch = epoch_steps
         self._names = [menu.unit for menu in problem.menus]
         self._weights = _contribution_shares(problem)
         self.is_from_scratch = progress.is_from_scratch(self._names)
-        self._passes = max(prior.passes, own_epochs)
+        self._wears = not (self.is_from_scratch or has_end)
         scales = prior.scale * _SCALES * epoch_steps
         own = np.minimum(1.0, prior.own * _SHARES)
         self._tau = np.repeat(scales, len(own))
@@ -176,15 +175,13 @@ class Forecast:
 
     def useful_steps(self) -> float:
         """Steps until the data was passed over as often as is believed to help."""
-        if self.is_from_scratch:
-            return math.inf
-        return max(0.0, self._passes * self._epoch - self._done)
+        return max(0.0, self._prior.passes * self._epoch - self._done) if self._wears else math.inf
 
     def _worth(self, steps: float) -> float:
         """What so many steps of the run are worth from its beginning, in steps on new data."""
-        spread = _SPREAD_OF_PASSES * (self._passes - 1) * self._epoch
+        spread = _SPREAD_OF_PASSES * (self._prior.passes - 1) * self._epoch
         repeated = steps - self._epoch
-        if self.is_from_scratch or repeated <= 0 or spread <= 0:
+        if not self._wears or repeated <= 0 or spread <= 0:
             return steps
         most = spread * float(gamma(1.25))
         return self._epoch + most * float(gammainc(0.25, (repeated / spread) ** 4))

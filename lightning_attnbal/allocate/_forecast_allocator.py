@@ -116,7 +116,7 @@ class ForecastAllocator(Allocator):
         first, num_steps = spend_the_rest(candidates, chosen.candidate, limits)
         is_final = False
         useful = forecast.useful_steps()
-        if limits.max_steps is None and limits.epoch_steps and useful < chosen.steps:
+        if limits.epoch_steps and useful < chosen.steps:
             num_steps, is_final = max(1, math.ceil(useful)), True
         words = _words(problem, options, chosen)
         if first is not chosen.candidate:
@@ -132,8 +132,8 @@ class ForecastAllocator(Allocator):
 
     def _forecast(self, problem: Problem, limits: Limits, progress: Progress) -> Forecast:
         seen = progress if self.fits else progress.without_losses()
-        own = limits.own_epochs(progress.steps)
-        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior, own_epochs=own)
+        has_end = limits.max_steps is not None
+        return Forecast(problem, seen, limits.epoch_steps or _EPOCH, self.prior, has_end=has_end)
 
     def _options(
         self, problem: Problem, limits: Limits, progress: Progress, forecast: Forecast

@@ -77,20 +77,6 @@ class Limits:
         steps = self.steps(cost, once)
         return None if math.isinf(steps) else math.floor(steps)
 
-    def own_epochs(self, done: float) -> float:
-        """How often the user's own run passes over the data; 0 if it has no end.
-
-        Args:
-            done: steps so far.
-
-        Example:
-            >>> Limits(remaining=1.0, max_steps=90, epoch_steps=50).own_epochs(10)
-            2.0
-        """
-        if self.max_steps is None or self.epoch_steps is None:
-            return 0.0
-        return (done + self.max_steps) / self.epoch_steps
-
     def infeasible(self, cost: float, plan: str | None = None) -> InfeasibleBudgetError:
         """What to raise where not one step of this cost fits, in the unit that people read.
 

@@ -175,7 +175,7 @@ class TaskPlans:
             coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
             scale=self._scale(task, progress),
             prior=_prior(run),
-            own_epochs=run.own_epochs,
+            has_end=run.limits.max_steps is not None,
         )
         low, high = self.settings.bounds(run.account.reference)[task]
         return TaskTerms(

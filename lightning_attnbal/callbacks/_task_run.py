@@ -117,12 +117,6 @@ class TaskRun(Run):
         limits, cost = self.limits, self.cost_per_batch * self.batches_per_step
         return limits.steps(cost) if cost > 0 else 0.0
 
-    @property
-    def own_epochs(self) -> float:
-        """How often the user's own run passes over all tasks' data; 0 if it has no end."""
-        passes = sum(self.pass_steps(task) for task in self.sessions)
-        return replace(self.limits, epoch_steps=passes).own_epochs(self.num_steps)
-
     def pass_steps(self, task: str) -> int:
         """Optimizer steps of one pass over the data of a task."""
         return max(1, math.ceil(self.lengths[task] / self.batches_per_step))

@@ -30,8 +30,7 @@ class Outlook:
         coming: the same for the steps to come, as the shares stand.
         scale: loss that counts as 1, in (0, inf): gains of tasks are compared in it.
         prior: what is believed about learning curves.
-        own_epochs: how often the user's own run passes over the data, in [0, inf); 0 if it has no
-            end.
+        has_end: whether the user's own run has one.
 
     Raises:
         ValueError: a number is out of range.
@@ -47,13 +46,12 @@ class Outlook:
     coming: float = 0.0
     scale: float = 1.0
     prior: CurvePrior = field(default_factory=CurvePrior)
-    own_epochs: float = 0.0
+    has_end: bool = False
 
     def __post_init__(self) -> None:
         check_integer("epoch_steps", self.epoch_steps, low=1)
         check_number("helped", self.helped)
         check_number("coming", self.coming)
-        check_number("own_epochs", self.own_epochs, low=0)
         check_number("scale", self.scale, low=0, low_open=True)
 
 
@@ -88,7 +86,7 @@ def forecast_gain(problem: Problem, outlook: Outlook) -> Gain:
         outlook.progress,
         outlook.epoch_steps,
         outlook.prior,
-        own_epochs=outlook.own_epochs,
+        has_end=outlook.has_end,
     )
     must_train = outlook.progress.must_train(problem)
     own = outlook.progress.steps

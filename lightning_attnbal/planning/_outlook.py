@@ -171,8 +171,8 @@ def look_at(
         allocator: whose belief about learning curves counts.
     """
     prior, epoch = allocator.prior, limits.epoch_steps or 1
-    own = limits.own_epochs(progress.steps)
-    forecast = Forecast(problem, progress, epoch, prior, own_epochs=own)
+    has_end = limits.max_steps is not None
+    forecast = Forecast(problem, progress, epoch, prior, has_end=has_end)
     full = full_levels(problem)
     solutions = frontier(problem, memory=limits.memory, resolution=allocator.resolution)
     rest = [solution for solution in solutions if solution.levels[0] != full]

@@ -31,8 +31,8 @@ BUDGETS = ("25%", "50%")
 KINDS = ("balanced", "short", "full", "single_balanced", "single_short", "single_full")
 _REVISIONS = {
     ("image", "short"): 2,
-    ("image", "balanced"): 3,
-    ("image", "single_balanced"): 3,
+    ("image", "balanced"): 4,
+    ("image", "single_balanced"): 4,
     ("recommendation", "balanced"): 2,
     ("translation", "balanced"): 2,
 }

@@ -161,21 +161,15 @@ def test_steps_on_data_seen_before_count_less():
     assert rest == pytest.approx(loss(3 * EPOCH))
 
 
-def test_from_scratch_all_passes_count():
-    problem, run = problem_of(1, 1), Progress(fresh=frozenset({"0", "1"}))
-    forecast = Forecast(problem, run, EPOCH, CurvePrior(passes=2))
+@pytest.mark.parametrize(
+    ("fresh", "has_end"), [({"0", "1"}, False), ((), True)], ids=["from scratch", "an end"]
+)
+def test_all_passes_count_from_scratch_and_to_the_end_of_the_run(fresh, has_end):
+    problem, run = problem_of(1, 1), Progress(fresh=frozenset(fresh))
+    forecast = Forecast(problem, run, EPOCH, CurvePrior(passes=2), has_end=has_end)
     assert forecast.useful_steps() == math.inf
     endless = Forecast(problem, run, EPOCH, OPEN)
     assert forecast({"0"}, 9 * EPOCH).mean == endless({"0"}, 9 * EPOCH).mean
-
-
-@pytest.mark.parametrize(("own", "passes"), [(12.0, 12), (3.0, 6)], ids=["more", "fewer"])
-def test_the_users_own_epochs_are_useful_if_they_are_more(own, passes):
-    problem = problem_of(1, 1)
-    forecast = Forecast(problem, Progress(), EPOCH, CurvePrior(passes=6), own_epochs=own)
-    same = Forecast(problem, Progress(), EPOCH, CurvePrior(passes=passes))
-    assert forecast.useful_steps() == passes * EPOCH
-    assert forecast({"0"}, 4 * EPOCH).mean == same({"0"}, 4 * EPOCH).mean
 
 
 def test_losses_of_data_seen_before_count_less():
