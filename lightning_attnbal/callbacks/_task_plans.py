@@ -143,7 +143,8 @@ class TaskPlans:
             return best
         margin = self.settings.hysteresis * abs(same.value)
         plans = [best.plans[task] for task in self.tasks]
-        if any(map(_thaws, terms, now, plans)):
+        is_whole_run = limits.max_steps is not None and same.steps > limits.max_steps - 1
+        if not is_whole_run and any(map(_thaws, terms, now, plans)):
             weights = self.weights.values()
             whole = sum(weights) if self.settings.objective == "sum" else max(weights)
             margin = max(margin, _thaw_margin(run) * whole)
