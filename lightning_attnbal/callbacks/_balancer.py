@@ -91,8 +91,8 @@ class AttentionBalancer(RunView):
         units: what gets a level: module names, glob patterns, a mapping or a function
             (see `discover_units`); None finds the repeated blocks.
         allocator: turns menus and budget into a plan; default `ForecastAllocator()`. With tasks
-            that take turns `ForecastAllocator(prior=...)` or `FullAllocator()`: their plans are
-            decided together.
+            that take turns it, of which `prior` and `thaw_margin` count, or `FullAllocator()`:
+            their plans are decided together.
         levels: which levels a unit may get: "cached", "frozen", "full", and on request "detached"
             and "local", which cut residual branches: cheaper, at the price of a biased gradient
             below.

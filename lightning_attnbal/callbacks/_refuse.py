@@ -117,8 +117,8 @@ def refuse_other_allocator(allocator: Allocator, tasks: TaskSettings | None) -> 
         msg = (
             f"Expected `{changed[0]}` of the ForecastAllocator to be "
             f"{getattr(usual, changed[0])!r} where tasks take turns, but got "
-            f"{getattr(allocator, changed[0])!r}: only its `prior` counts there. Set `hysteresis` "
-            "and `grid` of `TaskSettings`."
+            f"{getattr(allocator, changed[0])!r}: only `prior` and `thaw_margin` count there. Set "
+            "`hysteresis` and `grid` of `TaskSettings`."
         )
         raise ValueError(msg)
 
