@@ -101,9 +101,9 @@ def refuse_other_allocator(allocator: Allocator, tasks: TaskSettings | None) -> 
     Raises:
         ValueError: the allocator would not be asked.
     """
-    if tasks is None or tasks.parallel == "heads":
+    if tasks is None or tasks.parallel == "heads" or isinstance(allocator, FullAllocator):
         return
-    if not isinstance(allocator, ForecastAllocator | FullAllocator):
+    if not isinstance(allocator, ForecastAllocator):
         msg = (
             "Expected `allocator` to be a ForecastAllocator or FullAllocator where tasks take "
             f"turns, but got {type(allocator).__name__}: shares and plans are decided together. "
@@ -111,16 +111,15 @@ def refuse_other_allocator(allocator: Allocator, tasks: TaskSettings | None) -> 
         )
         raise ValueError(msg)
     usual = ForecastAllocator()
-    unused = ("hysteresis", "fits", "resolution")
-    changed = [n for n in unused if getattr(allocator, n, None) != getattr(usual, n)]
-    if isinstance(allocator, ForecastAllocator) and changed:
-        msg = (
-            f"Expected `{changed[0]}` of the ForecastAllocator to be "
-            f"{getattr(usual, changed[0])!r} where tasks take turns, but got "
-            f"{getattr(allocator, changed[0])!r}: only `prior` and `thaw_margin` count there. Set "
-            "`hysteresis` and `grid` of `TaskSettings`."
-        )
-        raise ValueError(msg)
+    for name in ("hysteresis", "fits", "resolution"):
+        value, unchanged = getattr(allocator, name), getattr(usual, name)
+        if value != unchanged:
+            msg = (
+                f"Expected `{name}` of the ForecastAllocator to be {unchanged!r} where tasks take "
+                f"turns, but got {value!r}: only `prior` and `thaw_margin` count there. Set "
+                "`hysteresis` and `grid` of `TaskSettings`."
+            )
+            raise ValueError(msg)
 
 
 def refuse_endless_share(budget: Budget, full_batches: int | None) -> None:

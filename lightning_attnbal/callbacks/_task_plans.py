@@ -13,7 +13,6 @@ from typing_extensions import override
 from lightning_attnbal.allocate import (
     Allocator,
     Choice,
-    CurvePrior,
     ForecastAllocator,
     FullAllocator,
     Limits,
@@ -143,11 +142,12 @@ class TaskPlans:
             return best
         margin = self.settings.hysteresis * abs(same.value)
         plans = [best.plans[task] for task in self.tasks]
+        # what steps to the end would leave of the budget buys nothing else: then no margin holds
         is_whole_run = limits.max_steps is not None and same.steps > limits.max_steps - 1
         if not is_whole_run and any(map(_thaws, terms, now, plans)):
             weights = self.weights.values()
             whole = sum(weights) if self.settings.objective == "sum" else max(weights)
-            margin = max(margin, _thaw_margin(run) * whole)
+            margin = max(margin, _forecaster(run).thaw_margin * whole)
         return same if best.value <= same.value + settled * margin else best
 
     def _allocate(self, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
@@ -175,7 +175,7 @@ class TaskPlans:
             helped=help_from_others(task, done, affinity),
             coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
             scale=self._scale(task, progress),
-            prior=_prior(run),
+            prior=_forecaster(run).prior,
             has_end=run.limits.max_steps is not None,
         )
         low, high = self.settings.bounds(run.account.reference)[task]
@@ -248,15 +248,10 @@ def _thaws(term: TaskTerms, plan: Plan | None, levels: Levels) -> bool:
     return plan is not None and not trained_units(term.problem, levels) <= set(plan.trained)
 
 
-def _thaw_margin(run: TaskRun) -> float:
+def _forecaster(run: TaskRun) -> ForecastAllocator:
+    """Whose belief about learning curves counts."""
     own = run.allocator
-    return (own if isinstance(own, ForecastAllocator) else ForecastAllocator()).thaw_margin
-
-
-def _prior(run: TaskRun) -> CurvePrior:
-    """What is believed about learning curves."""
-    own = run.allocator
-    return own.prior if isinstance(own, ForecastAllocator) else CurvePrior()
+    return own if isinstance(own, ForecastAllocator) else ForecastAllocator()
 
 
 def _loss_change(term: TaskTerms, levels: Levels, steps: int) -> str:
@@ -280,7 +275,7 @@ def _of_use(run: TaskRun) -> Limits:
     limits = run.limits
     if limits.max_steps is not None or any(map(_is_from_scratch, run.sessions.values())):
         return limits
-    passes = sum(run.pass_steps(task) for task in run.sessions) * _prior(run).passes
+    passes = sum(run.pass_steps(task) for task in run.sessions) * _forecaster(run).prior.passes
     return replace(limits, max_steps=max(1, math.ceil(passes - run.num_steps)))
 
 

@@ -111,20 +111,21 @@ def cell(runs: Runs) -> str:
 
 def differences(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
     """Ours less each arm at the same cost, over paired seeds."""
-    lines = [
+    head = [
         "Ours less the arm, paired seeds; **bold** where the interval leaves out 0:",
         "",
         "| arm | " + " | ".join(budgets) + " |",
         "|---|" + "---|" * len(budgets),
     ]
+    rows = []
     for arm in arms:
         cells = []
         for budget in budgets:
             found = paired(table.get((OURS, budget), {}), table.get((arm, budget), {}))
             cells.append("" if found is None else signed(*found[:2]))
         if arm != OURS and any(cells):
-            lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return lines
+            rows.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return [*head, *rows] if rows else []
 
 
 def signed(mean: float, half: float) -> str:
@@ -135,11 +136,12 @@ def signed(mean: float, half: float) -> str:
 
 def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
     """Ours against the best static plan in hindsight, and against the whole full run."""
-    lines = [
+    head = [
         "| budget | best static plan in hindsight | ours less it | ours less the full run | "
         "steps of ours |",
         "|---|---|---|---|---|",
     ]
+    rows = []
     for budget in budgets:
         ours = table.get((OURS, budget), {})
         fixed = {
@@ -154,8 +156,8 @@ def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[st
         whole = paired(ours, table.get((FULL, "1"), {}))
         steps = statistics.mean(run["steps"] for run in ours.values())
         cells = ["" if found is None else signed(*found[:2]) for found in (static, whole)]
-        lines.append(f"| {budget} | {best} | {cells[0]} | {cells[1]} | {steps:.0f} |")
-    return lines
+        rows.append(f"| {budget} | {best} | {cells[0]} | {cells[1]} | {steps:.0f} |")
+    return [*head, *rows] if rows else []
 
 
 def times(table: Table, budgets: Sequence[str]) -> list[str]:
