@@ -26,6 +26,7 @@ from recipes._common.composing import build
 from recipes._common.config import AllocatorName, LoggerName, Parallel, TrainConfig
 from recipes._common.data import TasksData
 from recipes._common.module import TasksModule
+from recipes._common.processor import warn_of_slow_precision
 from recipes._common.random_state import RandomState
 from recipes._common.restrict import merge_adapters, restrict
 
@@ -108,6 +109,7 @@ def assemble(config: TrainConfig, out: Path, allowed: Collection[str]) -> Parts:
         enable_progress_bar=config.callbacks.progress_bar,
         enable_model_summary=config.callbacks.summary,
     )
+    warn_of_slow_precision(options["precision"], trainer.strategy.root_device)
     balancer = None
     if balancer_settings.enabled:
         balancer = make_balancer(config, data, trainer.world_size)

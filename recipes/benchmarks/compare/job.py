@@ -21,6 +21,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from recipes.benchmarks._bf16 import use_float32_products
 from recipes.benchmarks._common import RESULTS, machine, trainer
 from recipes.benchmarks.compare.arms import ARMS
 from recipes.benchmarks.compare.reference import full_flops, write_whole
@@ -131,6 +132,7 @@ def main() -> None:
     """Run the job on standard input."""
     job = Job(**json.loads(sys.stdin.read()))
     torch.set_num_threads(1)
+    use_float32_products()
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     write_whole(job.path, run(job))

@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ HERE = Path(__file__).parent
 OURS, FULL = "ours", "full"
 STATIC = (FULL, "last-")
 
-Runs = Mapping[int, Mapping[str, Any]]  # by seed
+Run = Mapping[str, Any]
+Runs = Mapping[int, Run]  # by seed
 Table = Mapping[tuple[str, str], Runs]  # by arm and budget
 
 
@@ -41,7 +42,7 @@ def load(task: str) -> Table:
     return found
 
 
-def score(run: Mapping[str, Any]) -> float:
+def score(run: Run) -> float:
     """The task's metric on the test rows, in percent."""
     return 100 * float(run["scores"][TASKS[run["task"]].metric])
 
@@ -181,13 +182,15 @@ def times(table: Table, budgets: Sequence[str]) -> list[str]:
     return lines
 
 
-def table_points(table: Table) -> dict[str, list[tuple[float, float, float]]]:
-    """By arm: share of the full run's cost, mean score, half its interval."""
+def table_points(
+    table: Table, value: Callable[[Run], float], order: Sequence[str]
+) -> dict[str, list[tuple[float, float, float]]]:
+    """By arm, in that order: share of the full run's cost, mean value, half its interval."""
     points: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for (arm, budget), runs in table.items():
-        mean, half = interval([score(run) for run in runs.values()])
+        mean, half = interval([value(run) for run in runs.values()])
         points[arm].append((float(Fraction(budget)), mean, 0.0 if math.isinf(half) else half))
-    return {arm: sorted(points[arm]) for arm in sorted(points, key=list(ARMS).index)}
+    return {arm: sorted(points[arm]) for arm in sorted(points, key=order.index)}
 
 
 def page() -> str:
@@ -203,7 +206,8 @@ def main() -> None:
     for task in TASKS:
         table = load(task)
         if table:
-            plot_quality(task, name_of(task), table_points(table), HERE / "figures" / f"{task}.png")
+            lines = table_points(table, score, list(ARMS))
+            plot_quality(task, name_of(task), lines, HERE / "figures" / f"{task}.png")
     (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from itertools import product
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from recipes.benchmarks._bf16 import use_float32_products
 from recipes.benchmarks.compare.reference import write_whole
 from recipes.benchmarks.tasks.arms import ARMS
 from recipes.benchmarks.tasks.job import DEV_SEED, Job, run
@@ -27,6 +28,7 @@ def main() -> None:
     """Run what is asked for and not done yet."""
     options = parse()
     torch.set_num_threads(1)
+    use_float32_products()
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     jobs = list(asked(options))

@@ -1,4 +1,4 @@
-"""Writes `RESULTS.md` from what was run: `python -m recipes.benchmarks.tasks.report`.
+"""Writes `RESULTS.md` and its figures from what was run: `python -m ...tasks.report`.
 
 No figure is typed by hand.
 """
@@ -14,7 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from recipes.benchmarks.compare.report import interval, signed
+from recipes.benchmarks.compare.figures import plot_quality
+from recipes.benchmarks.compare.report import interval, signed, table_points
 from recipes.benchmarks.tasks.arms import ARMS
 from recipes.benchmarks.tasks.job import FOLDER, Job
 from recipes.benchmarks.tasks.suites import SUITES
@@ -22,6 +23,7 @@ from recipes.benchmarks.tasks.tuning import tuned_rate
 
 HERE = Path(__file__).parent
 OURS = "ours"
+ABLATIONS = {"ours-turns", "no-cache"}
 
 Run = Mapping[str, Any]
 Runs = Mapping[int, Run]  # by seed
@@ -51,9 +53,21 @@ def mean_f1(run: Run) -> float:
     return statistics.mean(of_tasks(run, "macro_f1"))
 
 
+def worst_f1(run: Run) -> float:
+    """Macro-F1 of the task that has least."""
+    return min(of_tasks(run, "macro_f1"))
+
+
 def mean_accuracy(run: Run) -> float:
     """Accuracy, mean over the tasks."""
     return statistics.mean(of_tasks(run, "accuracy"))
+
+
+SCORES: dict[str, Score] = {
+    "macro-F1, mean over the tasks": mean_f1,
+    "macro-F1 of the worst task": worst_f1,
+    "accuracy, mean over the tasks": mean_accuracy,
+}
 
 
 def section(suite: str) -> list[str]:
@@ -63,16 +77,19 @@ def section(suite: str) -> list[str]:
         return []
     budgets = sorted({budget for _, budget in table}, key=Fraction)
     arms = sorted({arm for arm, _ in table}, key=list(ARMS).index)
-    lines = [f"## {suite}", "", _rates(suite, arms), ""]
-    for title, score in (("macro-F1", mean_f1), ("accuracy", mean_accuracy)):
-        lines += [
-            f"Test {title} in percent, mean over the tasks; mean ± half of the 95 % interval over "
-            "seeds (number of seeds); ours less the arm over paired seeds, **bold** where the "
-            "interval leaves out 0.",
-            "",
-            *_table(table, arms, budgets, score),
-            "",
-        ]
+    lines = [
+        f"## {suite}",
+        "",
+        _rates(suite, arms),
+        "",
+        f"![Quality against cost](figures/{suite}.png)",
+        "",
+        "Tests in percent: mean ± half of the 95 % interval over seeds (number of seeds); ours "
+        "less the arm over paired seeds, **bold** where the interval leaves out 0.",
+        "",
+    ]
+    for title, score in SCORES.items():
+        lines += [f"Test {title}:", "", *_table(table, arms, budgets, score), ""]
     return [*lines, *_worst(table, arms, budgets, SUITES[suite].tasks), ""]
 
 
@@ -122,7 +139,8 @@ def _worst(
     ]
     for budget in budgets:
         ours = table.get((OURS, budget), {})
-        others = [arm for arm in arms if arm not in {OURS, "no-cache"} and (arm, budget) in table]
+        rivals = [arm for arm in arms if arm not in {OURS, *ABLATIONS}]
+        others = [arm for arm in rivals if (arm, budget) in table]
         for task in tasks if ours and others else ():
             score = _of(task)
             means = {
@@ -150,7 +168,13 @@ def page() -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page and draw its figures."""
+    for suite in SUITES:
+        table = load(suite)
+        if table:
+            picture = HERE / "figures" / f"{suite}.png"
+            lines = table_points(table, mean_f1, list(ARMS))
+            plot_quality(suite, "macro-F1, mean over the tasks", lines, picture)
     (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
 
 
