@@ -14,10 +14,9 @@ from typing_extensions import override
 from lightning_attnbal.allocate import Allocator, ForecastAllocator
 from lightning_attnbal.apply.cache import CacheSettings
 from lightning_attnbal.callbacks._arguments import check_levels, check_rule, instance
-from lightning_attnbal.callbacks._decision import Decision
-from lightning_attnbal.callbacks._losses import logged_loss
+from lightning_attnbal.callbacks._fit import Fit
 from lightning_attnbal.callbacks._making import RunMaker
-from lightning_attnbal.callbacks._pace import Pace, make_pace
+from lightning_attnbal.callbacks._pace import make_pace
 from lightning_attnbal.callbacks._probes import Probes
 from lightning_attnbal.callbacks._publish import make_publisher
 from lightning_attnbal.callbacks._recording import RunRecord
@@ -28,7 +27,7 @@ from lightning_attnbal.callbacks._refuse import (
     refuse_other_allocator,
     refuse_unsupported,
 )
-from lightning_attnbal.callbacks._replay import EPOCH_END, Replay
+from lightning_attnbal.callbacks._replay import Replay
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._stopwatch import (
     ACTIVATION,
@@ -36,7 +35,6 @@ from lightning_attnbal.callbacks._stopwatch import (
     FORWARD,
     OPTIMIZER,
     OTHER,
-    PROBES,
     VALIDATION,
     Stopwatch,
     timed,
@@ -45,7 +43,6 @@ from lightning_attnbal.callbacks._task_ranks import refuse_ranks
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.callbacks._view import RunView
-from lightning_attnbal.callbacks._watch import Watch
 from lightning_attnbal.core import (
     Budget,
     Level,
@@ -57,7 +54,6 @@ from lightning_attnbal.core import (
 from lightning_attnbal.measure import UnitSpec
 from lightning_attnbal.planning import CALIBRATION_STEPS
 from lightning_attnbal.trainer import (
-    PlanRate,
     RateRule,
     Schedule,
     TaskData,
@@ -207,15 +203,9 @@ class AttentionBalancer(RunView):
         self._clock = StepClock()
         self._stopwatch = Stopwatch()
         self._run: Run | None = None
-        self._pace: Pace | None = None
-        self._rate: PlanRate | None = None
-        self._probes = Probes(self.probes if self._replay is None else 0.0)
-        self._record: RunRecord | None = None
-        self._watch: Watch | None = None
+        self._fit: Fit | None = None
         self._serving: TaskData | None = None
         self._restored: Mapping[str, Any] | None = None
-        self._global_step = 0
-        self._epoch = 0
 
     # -- set-up ------------------------------------------------------------------------------
 
@@ -241,7 +231,6 @@ class AttentionBalancer(RunView):
             return
         if self.tasks is None:
             self._run = self._maker.make(trainer, pl_module, self._clock)
-        self._rate = PlanRate(trainer.optimizers)
 
     @override
     @timed(OTHER)
@@ -259,24 +248,19 @@ class AttentionBalancer(RunView):
         refuse_endless_share(self.budget, run.ledger.full_batches)
         if math.isfinite(trainer.num_training_batches):
             run.begin_epochs(int(trainer.num_training_batches))
-        self._pace = make_pace(trainer, self.lr_schedule, self.warmup, run.ledger)
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        writes = trainer.is_global_zero
-        self._record = RunRecord(folder, make_publisher(trainer), writes=writes)
-        self._watch = Watch(trainer, run, self._record, self._stopwatch)
+        self._fit = Fit(
+            trainer,
+            run,
+            pace=make_pace(trainer, self.lr_schedule, self.warmup, run.ledger),
+            probes=Probes(self.probes if self._replay is None else 0.0),
+            record=RunRecord(folder, make_publisher(trainer), writes=trainer.is_global_zero),
+            stopwatch=self._stopwatch,
+        )
         if self._restored is not None:
-            run.load_state_dict(self._restored["run"])
-            self._pace.load_state_dict(self._restored["pace"])
-            self._record.load_state_dict(self._restored["record"])
-            self._probes.load_state_dict(self._restored["probes"])
-            self._watch.load_state_dict(self._restored["watch"])
-        self._record.start(run, seed=self.seed, device=str(pl_module.device))
-        if self.replay is not None and self._restored is None:
-            self._record.noted(run, f"The plans are those of {self.replay}.")
-        self._record.show()
-        self._global_step = trainer.global_step
-        self._pace.advance(run.progress, run.step_share)
-        trainer.should_stop = trainer.should_stop or bool(run.finished)
+            self._fit.load_state_dict(self._restored)
+        note = "" if self.replay is None else f"The plans are those of {self.replay}."
+        self._fit.begin(seed=self.seed, note=note)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -291,44 +275,30 @@ class AttentionBalancer(RunView):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._run is not None:
-            if self._run.ended_epoch is not None:
-                self._end_epoch(self._run.ended_epoch)
-                self.on_train_epoch_start(trainer, pl_module)
-            self._probes.see(batch, batch_idx, trainer.num_training_batches)
-            repeated = self._run.repeat(trainer.current_epoch)
-            if repeated is not None and self._pace is not None:
-                self._announce(repeated)
-                self._pace.advance(self._run.progress, self._run.step_share)
-            self._run.begin_batch(batch)
-            if self._watch is not None:
-                self._watch.begin_batch()
+        if self._fit is not None:
+            self._fit.begin_batch(batch, batch_idx)
 
     @override
     @timed(ACTIVATION)
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any
     ) -> None:
-        if self._run is not None and self._watch is not None:
-            self._watch.end_forward()
-            self._run.end_forward(loss)
+        if self._fit is not None:
+            self._fit.end_forward(loss)
 
     @override
     @timed(OPTIMIZER)
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is not None and self._watch is not None:
-            self._watch.end_backward()
-            self._run.session.end_backward()
+        if self._fit is not None:
+            self._fit.end_backward()
 
     @override
     @timed(OPTIMIZER)
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if self._run is None or self._rate is None:
-            return
-        self._rate.begin(self._run.lr_factor)
-        self._run.before_step()
+        if self._fit is not None:
+            self._fit.before_step()
 
     @override
     @timed(DATA)
@@ -340,29 +310,8 @@ class AttentionBalancer(RunView):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._run is None or self._record is None or self._pace is None or self._rate is None:
-            return
-        if self._watch is not None:
-            self._watch.end_batch()
-        stepped = trainer.global_step > self._global_step
-        self._global_step = trainer.global_step
-        self._epoch = trainer.current_epoch
-        decision = self._run.end_batch(
-            stepped=stepped,
-            epoch=trainer.current_epoch,
-            loss=logged_loss(outputs, trainer.accumulate_grad_batches),
-        )
-        self._rate.end()
-        self._pace.advance(self._run.progress, self._run.step_share)
-        self._announce(decision)
-        self._log(trainer)
-        if self._run.finished:
-            trainer.should_stop = True
-        if trainer.is_last_batch:
-            with self._stopwatch.during(PROBES):
-                self._probes.run(trainer, pl_module, self._run)
-            self._run.ended_epoch = trainer.current_epoch
-        self._record.show()
+        if self._fit is not None:
+            self._fit.end_batch(outputs)
 
     @override
     @timed(VALIDATION)
@@ -379,40 +328,20 @@ class AttentionBalancer(RunView):
         seen, whole = (sum(n) if isinstance(n, list) else n for n in batches)
         if math.isfinite(whole):
             self._clock.end_validation(int(seen if trainer.sanity_checking else whole), int(whole))
-        if self._watch is not None and self._record is not None:
-            self._run.see_scores(self._watch.end_validation())
-            self._record.show()
+        if self._fit is not None:
+            self._fit.end_validation()
 
     @override
     @timed(OTHER)
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is not None:
-            self._end_epoch(trainer.current_epoch)
-
-    def _end_epoch(self, epoch: int) -> None:
-        """Decide anew, if there is something left to decide on."""
-        assert self._run is not None
-        assert self._record is not None
-        assert self._pace is not None
-        assert self._watch is not None
-        self._run.ended_epoch = None
-        self._record.cached(self._run, epoch=epoch)
-        self._watch.end_epoch(epoch)
-        if self._run.goes_on:
-            self._announce(self._run.decide(epoch, EPOCH_END))
-            self._pace.advance(self._run.progress, self._run.step_share)
-        self._record.show()
+        if self._fit is not None:
+            self._fit.end_epoch(trainer.current_epoch)
 
     @override
     @timed(OTHER)
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is not None and self._record is not None and self._watch is not None:
-            self._watch.end()
-            self._run.ledger.seconds = self._clock.elapsed()
-            self._record.end(
-                self._run, epoch=self._epoch, learning_rate=self._learning_rate(trainer)
-            )
-            self._record.show()
+        if self._fit is not None:
+            self._fit.end(self._clock.elapsed())
         self._close()
 
     @override
@@ -431,58 +360,16 @@ class AttentionBalancer(RunView):
             self._run.close()
         if self._serving is not None:
             self._serving.undo()
-        if self._rate is not None:
-            self._rate.close()
-        if self._pace is not None:
-            self._pace.release()
-        if self._watch is not None:
-            self._watch.close()
-        if self._record is not None:
-            self._record.close()
-
-    # -- what is said ------------------------------------------------------------------------
-
-    def _announce(self, decision: Decision | None) -> None:
-        """Record a decision, if there is one, and say it where something changed."""
-        if decision is None:
-            return
-        assert self._run is not None
-        assert self._record is not None
-        assert self._watch is not None
-        self._record.decided(self._run)
-        self._watch.decided()
-
-    def _log(self, trainer: pl.Trainer) -> None:
-        """Progress bar, loggers and the event stream, as often as the user has loggers write."""
-        assert self._run is not None
-        assert self._record is not None
-        if self._run.num_steps % _log_every(trainer) and not self._run.finished:
-            return
-        assert self._watch is not None
-        self._watch.show()
-        self._record.spent(
-            self._run, epoch=trainer.current_epoch, learning_rate=self._learning_rate(trainer)
-        )
-
-    def _learning_rate(self, trainer: pl.Trainer) -> float:
-        """Of the first param group, with the plan's factor."""
-        factor = 1.0 if self._run is None else self._run.lr_factor
-        return float(trainer.optimizers[0].param_groups[0]["lr"]) * factor
+        if self._fit is not None:
+            self._fit.close()
 
     # -- checkpoints -------------------------------------------------------------------------
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._run is None or self._pace is None or self._record is None or self._watch is None:
+        if self._fit is None:
             return {}
-        return {
-            "version": _STATE_VERSION,
-            "run": self._run.state_dict(),
-            "pace": self._pace.state_dict(),
-            "record": self._record.state_dict(),
-            "probes": self._probes.state_dict(),
-            "watch": self._watch.state_dict(),
-        }
+        return {"version": _STATE_VERSION, **self._fit.state_dict()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -500,8 +387,3 @@ class AttentionBalancer(RunView):
 def _is_trial(trainer: pl.Trainer) -> bool:
     """Whether this is `fast_dev_run`, which is about errors and not about results."""
     return bool(getattr(trainer, "fast_dev_run", False))
-
-
-def _log_every(trainer: pl.Trainer) -> int:
-    """Steps between two log entries, as the user set it."""
-    return max(1, int(getattr(trainer, "log_every_n_steps", 1)))

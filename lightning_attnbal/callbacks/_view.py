@@ -5,8 +5,8 @@ from __future__ import annotations
 import lightning.pytorch as pl
 
 from lightning_attnbal.callbacks._decision import Decision, explain
+from lightning_attnbal.callbacks._fit import Fit
 from lightning_attnbal.callbacks._ledger import Ledger
-from lightning_attnbal.callbacks._recording import RunRecord
 from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._task_run import TaskRun
 from lightning_attnbal.core import Budget, Dimension, Plan, Quantity, Unit
@@ -19,7 +19,7 @@ class RunView(pl.Callback):
 
     budget: Budget
     _run: Run | None
-    _record: RunRecord | None
+    _fit: Fit | None
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -69,7 +69,7 @@ class RunView(pl.Callback):
     @property
     def events(self) -> tuple[Event, ...]:
         """The event stream so far, as written to `attnbal.jsonl`."""
-        return () if self._record is None else self._record.events
+        return () if self._fit is None else self._fit.record.events
 
     def report(self) -> ReportView:
         """The run's figures and decisions, for the last line of a notebook's cell.
