@@ -10,11 +10,10 @@ import torch
 def has_bf16_units() -> bool:
     """Whether this processor multiplies bf16 matrices about as fast as float32 ones, or faster.
 
-    On x86 that takes AVX-512: without, PyTorch has only a plain loop. Of other processors nothing
-    is known here, and they are taken at their word.
+    On x86 that takes AVX-512: with AVX2 alone, PyTorch has only a plain loop. Other processors are
+    taken at their word.
     """
-    known = torch.cpu.get_capabilities()
-    return known.get("architecture") != "x86_64" or bool(known["avx512_f"])
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def warn_of_slow_precision(precision: str, device: torch.device) -> None:
