@@ -211,15 +211,18 @@ def split_by_source(
 ) -> dict[str, NDArray[np.intp]]:
     """Rows of "train" and "test" as they are; with `num_dev`, held-out training rows as the test.
 
+    Both are drawn at random, the same at each call: files may be sorted by class.
+
     Example:
         >>> rows = split_by_source(["train", "train", "test"], (2, 1, 1), num_dev=1)
         >>> len(rows["train"]), len(rows["test"])
         (1, 1)
     """
     source = np.asarray(items)
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(source == "train"))
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(np.flatnonzero(source == "train"))
     dev, train = rows[:num_dev], rows[num_dev:]
-    test = dev if num_dev else np.flatnonzero(source == "test")
+    test = dev if num_dev else rng.permutation(np.flatnonzero(source == "test"))
     return {"train": train[: sizes[0]], "val": test[: sizes[1]], "test": test[: sizes[2]]}
 
 

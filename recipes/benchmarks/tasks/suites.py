@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from recipes.benchmarks.compare.tasks import banking_corpus, split_by_source
 from recipes.text import Corpus, ReviewsData, TextTasksData, load_reviews, packaged_encoder
@@ -72,8 +75,23 @@ class Suite:
             bucket=8,
             by_length=True,
             load=partial(corpus, task),
-            **({"split": split_by_source} if is_banking else {}),  # type: ignore[arg-type]
+            **({"split": split_three_ways} if is_banking else {}),  # type: ignore[arg-type]
         )
+
+
+def split_three_ways(
+    items: Sequence[Hashable], sizes: tuple[int, int, int]
+) -> dict[str, NDArray[np.intp]]:
+    """Rows of "test" to test on; of "train" some to train on and others to choose rates by.
+
+    Example:
+        >>> rows = split_three_ways(["train", "train", "train", "test"], (2, 1, 1))
+        >>> len(rows["train"]), len(rows["val"]), rows["test"].tolist()
+        (2, 1, [3])
+    """
+    rows = split_by_source(items, sizes)
+    held_out = split_by_source(items, sizes, num_dev=sizes[1])
+    return {"train": held_out["train"], "val": held_out["val"], "test": rows["test"]}
 
 
 @cache
@@ -88,6 +106,6 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite(name="reviews", sizes=dict.fromkeys(_REVIEW_LABELS, 1000), is_shared=True),
-        Suite(name="sets", sizes={"banking77": 2400, "class": 800, "rating": 240}),
+        Suite(name="sets", sizes={"banking77": 2400, "class": 800, "rating": 240}, revision=2),
     )
 }
