@@ -25,7 +25,7 @@ def warn_of_slow_precision(precision: str, device: torch.device) -> None:
     """
     if precision.startswith("bf16") and device.type == "cpu" and not has_bf16_units():
         msg = (
-            f"{precision} on this processor, which has no AVX-512, makes matrix products 8 to 40 "
+            f"{precision} on this processor, which has no AVX-512, makes matrix products 3 to 40 "
             "times slower than float32; trainer.precision=32-true avoids that"
         )
         warnings.warn(msg, stacklevel=2)

@@ -1,6 +1,6 @@
 """Products of bf16 matrices on processors that have no instructions for them.
 
-PyTorch multiplies bf16 matrices there with a plain loop, 8 to 40 times slower than float32 ones.
+PyTorch multiplies bf16 matrices there with a plain loop, 3 to 40 times slower than float32 ones.
 The same product is quickly had in float32: bf16 numbers are float32 numbers, and bf16 units add up
 in float32, too, and round the sum once. So only the order of adding up differs, as between any two
 processors, and the runs of one comparison may be done on either kind.
