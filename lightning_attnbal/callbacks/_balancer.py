@@ -24,7 +24,9 @@ from lightning_attnbal.callbacks._refuse import (
     full_run_batches,
     refuse_endless_share,
     refuse_no_tasks,
+    refuse_no_validation,
     refuse_other_allocator,
+    refuse_unknown_metrics,
     refuse_unsupported,
 )
 from lightning_attnbal.callbacks._replay import Replay
@@ -40,6 +42,7 @@ from lightning_attnbal.callbacks._stopwatch import (
     timed,
 )
 from lightning_attnbal.callbacks._task_ranks import refuse_ranks
+from lightning_attnbal.callbacks._task_run import BURST
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.callbacks._view import RunView
@@ -220,8 +223,13 @@ class AttentionBalancer(RunView):
                 if on_ranks:
                     refuse_ranks(trainer, self.budget, self.probes)
                 if tasks is not None:
-                    settings = {"num_batches": tasks.epoch_batches, "mode": tasks.mode}
-                    self._serving = serve_tasks(trainer, **settings, seed=self.seed)
+                    self._serving = serve_tasks(
+                        trainer,
+                        num_batches=tasks.epoch_batches,
+                        mode=tasks.mode,
+                        first_within=BURST,
+                        seed=self.seed,
+                    )
                 self._clock.start()
                 self._stopwatch.start()
 
@@ -239,7 +247,9 @@ class AttentionBalancer(RunView):
             return
         if self._serving is not None:  # which tasks there are is known from the loaders
             loader = self._serving.loader
-            refuse_no_tasks(loader)
+            assert self.tasks is not None
+            refuse_no_tasks(loader, self.tasks.mode)
+            refuse_no_validation(trainer, self.tasks)
             self._run = self._maker.make(trainer, pl_module, self._clock, loader)
         assert self._run is not None
         run = self._run
@@ -267,8 +277,11 @@ class AttentionBalancer(RunView):
     @override
     @timed(DATA)
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is not None:
-            self._run.begin_epoch()
+        if self._run is None:
+            return
+        if self._serving is not None and self._serving.loader is not None:
+            self._run.serve_from(self._serving.loader)  # another one where data are reloaded
+        self._run.begin_epoch()
 
     @override
     @timed(FORWARD)
@@ -322,6 +335,8 @@ class AttentionBalancer(RunView):
     @override
     @timed(OTHER)
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking and self.tasks is not None:
+            refuse_unknown_metrics(self.tasks, trainer.callback_metrics)
         if self._run is None:
             return
         batches = (trainer.num_sanity_val_batches, trainer.num_val_batches)

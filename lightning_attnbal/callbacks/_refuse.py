@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -81,16 +82,23 @@ def full_run_batches(trainer: Trainer) -> int | None:
     return None if math.isinf(batches) else int(batches)
 
 
-def refuse_no_tasks(loader: TaskLoader | None) -> None:
-    """Tasks that take turns need a loader each.
+def refuse_no_tasks(loader: TaskLoader | None, mode: str) -> None:
+    """Tasks need a loader each, and one of the user's own has to serve them as is expected.
 
     Raises:
-        MisconfigurationException: the training data is not a dict of loaders.
+        MisconfigurationException: the training data is not a dict of loaders, or a `TaskLoader` of
+            another mode.
     """
     if loader is None:
         msg = (
             "Expected the training data to be a dict of one DataLoader per task, but it is not. "
             "Return one from `train_dataloader`."
+        )
+        raise MisconfigurationException(msg)
+    if loader.mode != mode:
+        msg = (
+            f"Expected the TaskLoader that is the training data to be of mode {mode!r} here, but "
+            f"got {loader.mode!r}. Give a dict of the tasks' DataLoaders instead."
         )
         raise MisconfigurationException(msg)
 
@@ -120,6 +128,40 @@ def refuse_other_allocator(allocator: Allocator, tasks: TaskSettings | None) -> 
                 "`hysteresis` and `grid` of `TaskSettings`."
             )
             raise ValueError(msg)
+
+
+def refuse_no_validation(trainer: Trainer, tasks: TaskSettings) -> None:
+    """A metric that gains are to be counted in comes from a validation.
+
+    Raises:
+        MisconfigurationException: names the metrics of a run without validation.
+    """
+    if tasks.metrics and not trainer.enable_validation:
+        named = ", ".join(repr(metric) for metric, _ in tasks.metrics.values())
+        msg = (
+            f"Expected a validation that logs what `metrics` name ({named}), but this run has "
+            "none. Add `validation_step` and its data, or leave out `metrics`."
+        )
+        raise MisconfigurationException(msg)
+
+
+def refuse_unknown_metrics(tasks: TaskSettings, logged: Collection[str]) -> None:
+    """A metric that gains are to be counted in has to be logged.
+
+    Args:
+        tasks: whose metrics.
+        logged: names that a validation has logged; none of them say nothing.
+
+    Raises:
+        MisconfigurationException: names the task, its metric, and those there are.
+    """
+    for task, (metric, _) in tasks.metrics.items():
+        if logged and metric not in logged:
+            msg = (
+                f"Expected `metrics[{task!r}]` to be a metric that validation logs "
+                f"({', '.join(sorted(logged))}), but got {metric!r}."
+            )
+            raise MisconfigurationException(msg)
 
 
 def refuse_endless_share(budget: Budget, full_batches: int | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_attnbal.allocate import (
@@ -90,6 +91,7 @@ class TaskPlans:
     tasks: tuple[str, ...]
     validations: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    _missing: set[str] = field(default_factory=set)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -99,8 +101,21 @@ class TaskPlans:
     def see_scores(self, scores: Mapping[str, float], losses: Mapping[str, float]) -> None:
         """A validation has ended."""
         for task, (metric, _) in self.settings.metrics.items():
-            if metric in scores and task in losses:
+            if metric not in scores:
+                self._warn_of(task, metric, scores)
+            elif task in losses:
                 self.validations.setdefault(task, []).append((losses[task], scores[metric]))
+
+    def _warn_of(self, task: str, metric: str, scores: Mapping[str, float]) -> None:
+        """Say once that a metric is not there."""
+        if metric not in self._missing:
+            self._missing.add(metric)
+            there = ", ".join(sorted(scores)) or "none"
+            rank_zero_warn(
+                f"Validation logged no finite {metric!r}, in which the gain of task {task!r} is to "
+                f"be counted; it logged: {there}. Until it does, gains are counted in shares of "
+                "the first loss."
+            )
 
     def solve(self, run: TaskRun) -> TaskDecision:
         """Shares and plans; the plans in force stay unless others gain clearly more.
@@ -141,7 +156,7 @@ class TaskPlans:
         except ValueError:  # the plans in force no longer fit what is left
             return best
         margin = self.settings.hysteresis * abs(same.value)
-        plans = [best.plans[task] for task in self.tasks]
+        plans = [best.plans[task] if best.shares[task] else None for task in self.tasks]
         # what steps to the end would leave of the budget buys nothing else: then no margin holds
         is_whole_run = limits.max_steps is not None and same.steps > limits.max_steps - 1
         if not is_whole_run and any(map(_thaws, terms, now, plans)):
@@ -243,9 +258,11 @@ def _only(term: TaskTerms, plan: Plan) -> TaskTerms:
     return replace(term, problem=replace(term.problem, menus=menus))
 
 
-def _thaws(term: TaskTerms, plan: Plan | None, levels: Levels) -> bool:
-    """Whether units would train that do not train now."""
-    return plan is not None and not trained_units(term.problem, levels) <= set(plan.trained)
+def _thaws(term: TaskTerms, plan: Plan | None, levels: Levels | None) -> bool:
+    """Whether units would train that do not train now; not where a task gets no steps."""
+    if plan is None or levels is None:
+        return False
+    return not trained_units(term.problem, levels) <= set(plan.trained)
 
 
 def _forecaster(run: TaskRun) -> ForecastAllocator:

@@ -21,7 +21,7 @@ from lightning_attnbal.callbacks._task_plans import TaskDecision, TaskPlans
 from lightning_attnbal.core import Dimension, Plan
 from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
 
-_BURST = 2  # sampled steps per task in a row
+BURST = 2  # sampled steps per task in a row
 _BURSTS = 4  # per epoch
 
 
@@ -65,9 +65,8 @@ class TaskRun(Run):
             session.worth.estimates = self._credited(task)
         self._turn_to(next(iter(self.sessions)))
         planned = self.loader.planned
-        self.lengths = {t: n * self.ranks.size for t, n in self.loader.lengths.items()}
         self.shares = {task: n / sum(planned.values()) for task, n in planned.items()}
-        self.account.reference = self.loader.data_shares
+        self.serve_from(self.loader)
         self.session.caches.epoch_batches = self.num_samples_batches
 
     def _credited(self, task: str) -> Any:
@@ -130,6 +129,12 @@ class TaskRun(Run):
         """A validation has ended: what a task's loss is worth in the metric its user wants."""
         self.planner.see_scores(scores, self.account.losses)
 
+    def serve_from(self, loader: TaskLoader) -> None:
+        """These are the batches of the coming epoch: others where data were reloaded."""
+        self.loader = loader
+        self.lengths = {t: n * self.ranks.size for t, n in loader.lengths.items()}
+        self.account.reference = loader.data_shares
+
     def begin_epoch(self) -> None:
         """The loader starts anew; what counts for the cache is that every sample came by again."""
         self.session.applier.refresh()
@@ -140,7 +145,8 @@ class TaskRun(Run):
         if self.planner.settings.same_samples:
             passes = sum(served.values()) // self.num_samples_batches
         else:
-            passes = min(served.get(t, 0) // n for t, n in self.lengths.items())
+            going = [task for task in self.lengths if self.shares[task] > 0]
+            passes = min(served.get(task, 0) // self.lengths[task] for task in going)
         if passes != self._passes:
             self._passes = passes
             self.session.caches.begin_epoch()
@@ -176,9 +182,9 @@ class TaskRun(Run):
     @property
     def _burst(self) -> int:
         """Steps in which the rarest task comes by twice, up to three times as many as tasks ask."""
-        least = _BURST * len(self.sessions)
-        rarest = min(self.shares.values())
-        return max(least, min(3 * least, math.ceil(_BURST / max(rarest, 1e-3))))
+        least = BURST * len(self.sessions)
+        rarest = min(share for share in self.shares.values() if share > 0)
+        return max(least, min(3 * least, math.ceil(BURST / max(rarest, 1e-3))))
 
     def before_step(self) -> None:
         """Call right before an optimizer step, gradients there."""
@@ -284,7 +290,7 @@ class TaskRun(Run):
         return len(self._seen) == len(self.sessions) and self.num_steps >= wanted
 
     def _calibration_end(self) -> int:
-        most = _BURST * len(self.sessions)
+        most = BURST * len(self.sessions)
         step = self._mean(lambda: self.costs.next_step)
         affordable = (self.ledger.remaining + self.num_steps * step) / step
         return max(1, min(max(most, self.calibration_steps), math.floor(affordable / 20)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing_extensions import override
 from lightning_attnbal.callbacks._arguments import instance
 from lightning_attnbal.callbacks._losses import logged_loss
 from lightning_attnbal.callbacks._refuse import refuse_no_tasks
+from lightning_attnbal.callbacks._task_ranks import Ranks
 from lightning_attnbal.core import check_integer, check_number
 from lightning_attnbal.multitask import Proportional, ShareRule, TaskLoader, TaskStatus
 from lightning_attnbal.trainer import TaskData, serve_tasks
@@ -38,7 +40,8 @@ class TaskScheduler(pl.Callback):
         costs: task → cost of a batch, in (0, inf), for rules that weigh it; None: measured seconds.
 
     Attributes:
-        losses: task → mean training loss of each epoch so far.
+        losses: task → mean training loss of each epoch so far, over all ranks; NaN for an epoch in
+            which it got no batch.
         shares: task → share of the epoch's batches.
 
     Raises:
@@ -92,7 +95,7 @@ class TaskScheduler(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        refuse_no_tasks(self.loader)
+        refuse_no_tasks(self.loader, "one")
         if not self.shares:
             self._share()
 
@@ -122,8 +125,17 @@ class TaskScheduler(pl.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for task, (total, count) in self._sums.items():
-            self.losses.setdefault(task, []).append(float(total) / count)
+        """Take stock of the epoch on all ranks, which so find the same shares."""
+        assert self.loader is not None
+        mine = {task: (float(total), count) for task, (total, count) in self._sums.items()}
+        everyones = Ranks(trainer.world_size).gather((mine, self._seconds))
+        for task in self.loader.tasks:
+            seen = [sums[task] for sums, _ in everyones if task in sums]
+            count = sum(n for _, n in seen)
+            mean = sum(total for total, _ in seen) / count if count else math.nan
+            self.losses.setdefault(task, []).append(mean)
+        for task in self._seconds:
+            self._seconds[task] = statistics.fmean(seconds[task] for _, seconds in everyones)
         self._sums = {}
         self._share()
 

@@ -95,14 +95,26 @@ class TaskSettings:
             raise ValueError(msg)
         check_choice("parallel", self.parallel, ("off", "heads", "ranks"))
         if self.parallel == "heads":
-            for name in ("weights", "floors", "caps", "metrics"):
-                if getattr(self, name):
-                    msg = (
-                        f"Expected `{name}` to be empty with `parallel='heads'`, where a step "
-                        f"serves all tasks, but got {dict(getattr(self, name))}. Weigh the losses "
-                        "in `training_step` instead."
-                    )
-                    raise ValueError(msg)
+            self._refuse_shares()
+
+    def _refuse_shares(self) -> None:
+        """A step that serves all tasks has no shares and one plan."""
+        for name in ("weights", "floors", "caps", "metrics"):
+            if getattr(self, name):
+                msg = (
+                    f"Expected `{name}` to be empty with `parallel='heads'`, where a step "
+                    f"serves all tasks, but got {dict(getattr(self, name))}. Weigh the losses "
+                    "in `training_step` instead."
+                )
+                raise ValueError(msg)
+        for name in ("objective", "reach", "hysteresis", "grid"):
+            value, unchanged = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if value != unchanged:
+                msg = (
+                    f"Expected `{name}` to be {unchanged!r} with `parallel='heads'`, where a step "
+                    f"serves all tasks under one plan, but got {value!r}: leave it out."
+                )
+                raise ValueError(msg)
 
     @property
     def mode(self) -> Literal["one", "common", "ranks"]:

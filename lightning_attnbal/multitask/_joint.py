@@ -13,7 +13,7 @@ from lightning_attnbal.multitask._joint_build import Board, build
 from lightning_attnbal.multitask._joint_dual import least_cost
 from lightning_attnbal.multitask._joint_solve import Answer, solve_sum, solve_worst
 from lightning_attnbal.multitask._joint_steps import Spender, further_gain, whole_steps
-from lightning_attnbal.multitask._joint_terms import TaskSolution, TaskTerms
+from lightning_attnbal.multitask._joint_terms import Levels, TaskSolution, TaskTerms
 
 _SOLVERS = {"sum": solve_sum, "worst": solve_worst}
 
@@ -116,7 +116,7 @@ def _solution(board: Board, limits: Limits, answer: Answer, worst: bool) -> Task
     shares = {spender.terms.name: spender.share for spender in spenders}
     return TaskSolution(
         shares={name: shares.get(name, 0.0) for name in names},
-        plans={spender.terms.name: spender.levels for spender in spenders},
+        plans=_resting(board, answer) | {s.terms.name: s.levels for s in spenders},
         num_steps={name: counts.get(name, 0) for name in names},
         steps=steps,
         cost=cost,
@@ -124,6 +124,16 @@ def _solution(board: Board, limits: Limits, answer: Answer, worst: bool) -> Task
         bound=answer.bound,
         shadow_price=price,
     )
+
+
+def _resting(board: Board, answer: Answer) -> dict[str, Levels]:
+    """The dearest plan of every task that goes with the prefix: for those without a share."""
+    depth = board.cases.depth[answer.case]
+    found = {}
+    for task, offers in zip(board.terms, board.offers, strict=True):
+        own = offers[depth] or next(o for o in offers if o is not None)
+        found[task.name] = own.levels(len(own.cost) - 1)
+    return found
 
 
 def _spenders(board: Board, answer: Answer) -> list[Spender]:

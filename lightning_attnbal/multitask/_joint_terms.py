@@ -81,7 +81,8 @@ class TaskSolution:
 
     Args:
         shares: share of the steps of every task, multiples of 1 / grid that sum to 1.
-        plans: levels in forward order of every task that has a share.
+        plans: levels in forward order of every task; of one without a share, to go on with when it
+            gets one again, the dearest plan that has the others' units cached (if it has one).
         num_steps: whole steps of every task, by largest remainder; all 0 where what remains buys
             no whole step in these shares.
         steps: Σ of the steps before rounding.

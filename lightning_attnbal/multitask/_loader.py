@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_attnbal.core import check_choice, check_integer
 from lightning_attnbal.multitask._common import check_tasks, open_streams
-from lightning_attnbal.multitask._order import apportion, deal, interleave
+from lightning_attnbal.multitask._order import apportion, deal, interleave, introduced
 
 
 class TaskLoader:
@@ -49,6 +49,9 @@ class TaskLoader:
         seed: of all shuffling.
         rank: of this process among those that share the data, in [0, world_size).
         world_size: number of these processes, in [1, inf).
+        first_within: the first epoch begins such that each task with a share has had a batch after
+            so many steps per task, in [1, inf), and one of the epoch's at all (if it is long
+            enough), so that all can soon be looked at. None: turns and shares as ever.
 
     Raises:
         TypeError: not a mapping of loaders that `TaskStream` takes.
@@ -80,6 +83,7 @@ class TaskLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        first_within: int | None = None,
     ) -> None:
         if not loaders:
             msg = "Expected `loaders` to have a loader for each task, but got none."
@@ -92,6 +96,9 @@ class TaskLoader:
         if num_batches is None:
             num_batches = (sum if has_shares else max)(self.lengths.values())
         self._num_batches = check_integer("num_batches", num_batches, low=1)
+        if first_within is not None:
+            check_integer("first_within", first_within, low=1)
+        self._first_within, self._is_first = first_within, True
         self._shares: dict[str, float] | None = dict(self.lengths) if has_shares else None
         self._continues = False
         self._begin(self._shares)
@@ -102,6 +109,11 @@ class TaskLoader:
     def tasks(self) -> tuple[str, ...]:
         """Names, in the order of `loaders`."""
         return tuple(self._streams)
+
+    @property
+    def mode(self) -> str:
+        """How tasks are served: "one", "ranks", "all" or "common"."""
+        return self._mode
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -154,6 +166,7 @@ class TaskLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if not self._continues:
+            self._is_first = self._is_first and self._position == 0
             self._begin(self._shares)
         self._continues = False
         while self._position < len(self._order):
@@ -207,6 +220,7 @@ class TaskLoader:
             "shares": self.shares,
             "planned": self.planned,
             "position": self._position,
+            "is_first": self._is_first,
             "streams": {task: stream.state_dict() for task, stream in self._streams.items()},
         }
 
@@ -230,6 +244,7 @@ class TaskLoader:
         self._seed, self._shares = state["seed"], state["shares"]
         for task, stream in self._streams.items():
             stream.load_state_dict(state["streams"][task], seed=self._seed)
+        self._is_first = state["is_first"]
         self._begin(None if self._shares is None else state["planned"])
         self._continues = 0 < position < total
         self._position = position if position < total else self._num_batches
@@ -240,10 +255,27 @@ class TaskLoader:
         if shares is None:
             self._order = (self.tasks,) * self._num_batches
         else:
-            counts = apportion(shares, self._num_batches * self._num_ranks)
-            self._order = deal(interleave(counts), self._num_ranks)
+            num_turns = self._num_batches * self._num_ranks
+            counts = apportion(shares, num_turns)
+            if self._is_first and self._first_within is not None:
+                counts = _with_each(counts, [task for task in self.tasks if shares[task] > 0])
+                order = introduced(interleave(counts), self._first_within * len(counts))
+            else:
+                order = interleave(counts)
+            self._order = deal(order, self._num_ranks)
 
     def _count(self, num: int) -> dict[str, int]:
         """By task, its batches among the first `num` steps."""
         found = Counter(chain.from_iterable(self._order[:num]))
         return {task: found[task] for task in self._streams}
+
+
+def _with_each(counts: Mapping[str, int], tasks: Sequence[str]) -> dict[str, int]:
+    """The counts with 1 or more for each of `tasks`, if there are so many; the largest give way."""
+    found = dict(counts)
+    if sum(found.values()) >= len(tasks):
+        for task in tasks:
+            if not found[task]:
+                found[task] = 1
+                found[max(found, key=lambda name: found[name])] -= 1
+    return found

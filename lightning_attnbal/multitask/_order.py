@@ -102,6 +102,30 @@ def interleave(counts: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(order)
 
 
+def introduced(order: Sequence[str], by: int) -> tuple[str, ...]:
+    """The order with every task's first turn among the first `by`; nothing moves if it is there.
+
+    The first turns of tasks that come later are moved forward, to the end of that stretch.
+
+    Args:
+        order: task by turn.
+        by: turns, in [0, inf); as many as there are tasks, if that is more.
+
+    Example:
+        >>> introduced("aaaaaabaac", by=4)
+        ('a', 'a', 'b', 'c', 'a', 'a', 'a', 'a', 'a', 'a')
+    """
+    first = {task: order.index(task) for task in sorted(set(order), key=order.index)}
+    by = max(check_integer("by", by, low=0), len(first))
+    start, late = by, [task for task, place in first.items() if place >= by]
+    while len(late) > by - start:  # what moves forward may push others out
+        start = by - len(late)
+        late = [task for task, place in first.items() if place >= start]
+    moved = {first[task] for task in late}
+    rest = [task for place, task in enumerate(order) if place not in moved]
+    return (*rest[:start], *late, *rest[start:])
+
+
 def deal(order: Sequence[str], num: int) -> tuple[tuple[str, ...], ...]:
     """An order of turns in steps of `num` ranks: which rank serves which task, step by step.
 

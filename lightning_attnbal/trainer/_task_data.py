@@ -44,6 +44,7 @@ class TaskData:
         elif _are_tasks(loaders):
             self.loader = self._make(loaders)
         else:
+            _refuse_missing(loaders)
             return data
         self._resume(self.loader)
         return self.loader
@@ -58,7 +59,7 @@ class TaskData:
         settings["seed"] += self._trainer.current_epoch
         if self.loader is not None:
             self.loader.close()
-            settings["shares"] = self.loader.shares
+            settings |= {"shares": self.loader.shares, "first_within": None}
         loader = TaskLoader(loaders, **settings)
         limit = self._trainer.limit_train_batches
         if isinstance(limit, int) and limit < len(loader):
@@ -79,6 +80,24 @@ class TaskData:
         epoch: Any = loop.epoch_progress.current
         if epoch.processed == epoch.ready or loop.epoch_loop.batch_progress.is_last_batch:
             loader.end_epoch()
+
+
+def _refuse_missing(data: Any) -> None:
+    """Refuse a dict in which only some tasks have a loader.
+
+    Raises:
+        MisconfigurationException: names those that have none.
+    """
+    if not isinstance(data, Mapping):
+        return
+    others = {task: type(x).__name__ for task, x in data.items() if not isinstance(x, DataLoader)}
+    if 0 < len(others) < len(data):
+        found = ", ".join(f"{name} for {task!r}" for task, name in others.items())
+        msg = (
+            f"Expected a DataLoader for every task of the training data, but got {found}. To leave "
+            "out a task, leave out its name."
+        )
+        raise MisconfigurationException(msg)
 
 
 def serve_tasks(trainer: Trainer, **settings: Any) -> TaskData:
@@ -102,8 +121,8 @@ def serve_tasks(trainer: Trainer, **settings: Any) -> TaskData:
 
     Args:
         trainer: of a run that has not asked for its training data yet.
-        settings: for `TaskLoader`: `shares`, `mode`, `num_batches`, `seed` (by default that of
-            `seed_everything`, or 0).
+        settings: for `TaskLoader`: `shares`, `mode`, `num_batches`, `first_within`, `seed` (by
+            default that of `seed_everything`, or 0).
 
     Raises:
         MisconfigurationException: `overfit_batches` is set; it repeats batches, tasks continue.

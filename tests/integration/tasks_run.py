@@ -72,6 +72,13 @@ def fit(
     """Train as a user would."""
     seed_everything(0, verbose=False)
     model = model or trained_before(TwoHeads())
+    runner = make_trainer(tmp_path, *callbacks, **trainer)
+    runner.fit(model, data or loaders(), ckpt_path=ckpt_path)
+    return model, runner
+
+
+def make_trainer(tmp_path: Path, *callbacks: pl.Callback, **trainer: Any) -> Trainer:
+    """A small and quiet one."""
     options: dict[str, Any] = {
         "max_epochs": 4,
         "accelerator": "cpu",
@@ -82,6 +89,4 @@ def fit(
         "default_root_dir": tmp_path,
         **trainer,
     }
-    runner = pl.Trainer(callbacks=list(callbacks), **options)
-    runner.fit(model, data or loaders(), ckpt_path=ckpt_path)
-    return model, runner
+    return pl.Trainer(callbacks=list(callbacks), **options)

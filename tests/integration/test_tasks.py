@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
-from itertools import pairwise
+from dataclasses import replace
+from itertools import cycle, pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +23,8 @@ from lightning_attnbal.allocate import (
     LastKAllocator,
 )
 from lightning_attnbal.callbacks import AttentionBalancer, TaskScheduler, TaskSettings
-from lightning_attnbal.multitask import Proportional, Uniform
+from lightning_attnbal.callbacks._task_plans import TaskPlans
+from lightning_attnbal.multitask import BanditShares, Proportional, Stopping, TaskLoader, Uniform
 from lightning_attnbal.tracking import (
     AffinityMeasured,
     PlanDecided,
@@ -27,7 +32,15 @@ from lightning_attnbal.tracking import (
     TasksServed,
     read_events,
 )
-from tests.integration.tasks_run import BATCH, TwoHeads, fit, loaders, rows, trained_before
+from tests.integration.tasks_run import (
+    BATCH,
+    TwoHeads,
+    fit,
+    loaders,
+    make_trainer,
+    rows,
+    trained_before,
+)
 from tests.integration.tiny import same, weights
 
 without_saver = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -215,9 +228,127 @@ def test_scheduler_serves_by_its_rule(tmp_path):
     }
 
 
+@pytest.mark.parametrize("epoch_batches", [None, 40])
+def test_a_rare_task_is_looked_at_and_decided_on_early(tmp_path, epoch_batches):
+    data = loaders(short=200, long=1, length=6)
+    balancer = AttentionBalancer("25%", tasks=TaskSettings(epoch_batches=epoch_batches))
+    model, _ = fit(tmp_path, balancer, data=data, max_epochs=2)
+    assert balancer.history[0].step == 4
+    assert "long" in model.served[:4]
+    assert balancer.spent <= balancer.limit
+
+
+@pytest.mark.parametrize("task", ["short", "long"])
+def test_a_task_without_a_floor_may_be_stopped(tmp_path, task):
+    tasks = TaskSettings(floors={"short": 0.0, "long": 0.0}, reach=100.0, weights={task: 1e-9})
+    balancer = AttentionBalancer("40%", tasks=tasks)
+    model, _ = fit(tmp_path, balancer, max_epochs=6)
+    assert balancer.shares[task] == 0
+    assert task not in model.served[20:]
+
+
+class Reloads(TwoHeads):
+    """Gives new loaders whenever it is asked."""
+
+    def train_dataloader(self):
+        return loaders(length=6)
+
+
+class Alternate(Callback):
+    """Compares what was served with the shares that were in force when the epoch began."""
+
+    def __init__(self, balancer):
+        self.balancer, self.wanted, self.pairs = balancer, {}, []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.wanted = {task: round(20 * s) for task, s in self.balancer.shares.items()}
+        pl_module.served.clear()
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if len(pl_module.served) == 20:
+            self.pairs.append((self.wanted, dict(Counter(pl_module.served))))
+
+
+def test_reloaded_data_are_served_in_the_shares_decided_last(tmp_path, monkeypatch):
+    turns = cycle([0.8, 0.2])
+
+    def solve(planner, run):
+        share = next(turns)
+        return replace(solved(planner, run), shares={"short": share, "long": 1 - share})
+
+    solved = TaskPlans.solve
+    monkeypatch.setattr(TaskPlans, "solve", solve)
+    balancer = AttentionBalancer("90%", tasks=TaskSettings(), levels=("frozen", "full"))
+    watch = Alternate(balancer)
+    model = trained_before(Reloads())
+    trainer = make_trainer(tmp_path, balancer, watch, reload_dataloaders_every_n_epochs=1)
+    trainer.fit(model)
+    assert len(watch.pairs) >= 3
+    assert all(wanted == served for wanted, served in watch.pairs)
+    assert {wanted["short"] for wanted, _ in watch.pairs} >= {4, 16}
+
+
+def test_a_task_that_was_stopped_by_its_rule_comes_back(tmp_path):
+    class Flat(TwoHeads):
+        """One task learns, the other does not."""
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return 0 * loss + (1.0 if "short" in batch else 0.3**self.current_epoch)
+
+    rule = Stopping(rule=Uniform(), patience=2, rest=2, floor=0.0, tolerance=0.5)
+    scheduler = TaskScheduler(rule, epoch_batches=4)
+    model, _ = fit(tmp_path, scheduler, model=Flat(), data=loaders(length=6), max_epochs=9)
+    served = [model.served[k : k + 4].count("short") for k in range(0, 36, 4)]
+    assert served == [2, 2, 2, 0, 0, 2, 0, 0, 2]
+    assert [math.isnan(loss) for loss in scheduler.losses["short"]] == [n == 0 for n in served]
+
+
+class WriteShares(Callback):
+    """Leaves what this rank planned in a file."""
+
+    def on_train_end(self, trainer, pl_module):
+        (scheduler,) = (c for c in trainer.callbacks if isinstance(c, TaskScheduler))
+        found = json.dumps([scheduler.shares, scheduler.losses])
+        (Path(trainer.default_root_dir) / f"{trainer.global_rank}.json").write_text(found)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_ranks_agree_on_what_their_losses_and_seconds_say(tmp_path):
+    fit(
+        tmp_path,
+        TaskScheduler(BanditShares()),
+        WriteShares(),
+        strategy="ddp_spawn_find_unused_parameters_true",
+        devices=2,
+        data=loaders(40, 16, length=6),
+    )
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("settings", "data", "error", "words"),
     [
+        (
+            TaskSettings(),
+            {"short": loaders()["short"], "long": None},
+            MisconfigurationException,
+            "NoneType for 'long'",
+        ),
+        (
+            TaskSettings(),
+            TaskLoader(loaders(), mode="all"),
+            MisconfigurationException,
+            "mode 'one' here, but got 'all'",
+        ),
+        (
+            TaskSettings(metrics={"short": ("val/accuracy", "max")}),
+            None,
+            MisconfigurationException,
+            "a validation that logs",
+        ),
         (TaskSettings(weights={"lon": 2.0}), None, ValueError, "tasks of the data .short, long"),
         (
             TaskSettings(floors={"short": 0.6, "long": 0.6}),
@@ -232,7 +363,7 @@ def test_scheduler_serves_by_its_rule(tmp_path):
             "a dict of one DataLoader per task",
         ),
     ],
-    ids=["unknown task", "floors above 1", "no dict"],
+    ids=["no loader", "all", "no validation", "unknown task", "floors above 1", "no dict"],
 )
 def test_bad_tasks_are_refused_before_training(tmp_path, settings, data, error, words):
     model = trained_before(TwoHeads())

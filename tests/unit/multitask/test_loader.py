@@ -271,3 +271,30 @@ def test_common_samples_continue_mid_epoch(workers):
 def test_common_samples_are_refused_where_there_are_none(parts):
     with pytest.raises(ValueError, match="data sets of one size"):
         TaskLoader(parts, mode="common")
+
+
+def test_first_epoch_looks_at_every_task_soon():
+    sizes = {"big": 60, "rare": 1, "never": 2}
+    plain = TaskLoader(loaders(sizes), num_batches=20)
+    early = TaskLoader(loaders(sizes), num_batches=20, first_within=2)
+    assert plain.planned == {"big": 19, "rare": 0, "never": 1}
+    assert early.planned == {"big": 18, "rare": 1, "never": 1}
+    steps = iter(early)
+    first = tasks(islice(steps, 6))
+    assert set(first) == set(sizes)
+    resumed = TaskLoader(loaders(sizes), num_batches=20, first_within=2)
+    resumed.load_state_dict(early.state_dict())
+    assert rows(steps) == rows(resumed)
+    assert early.planned == resumed.planned == {"big": 18, "rare": 1, "never": 1}
+    assert tasks(early) == tasks(resumed) == tasks(plain)
+
+
+def test_a_task_without_a_share_is_not_looked_at():
+    shares = {"big": 1, "mid": 0, "small": 1}
+    loader = TaskLoader(loaders(), shares=shares, num_batches=9, first_within=1)
+    assert set(tasks(loader)) == {"big", "small"}
+
+
+def test_too_short_an_epoch_is_served_as_it_is():
+    loader = TaskLoader(loaders({"a": 9, "b": 1, "c": 1}), num_batches=2, first_within=1)
+    assert loader.planned == {"a": 2, "b": 0, "c": 0}

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attnbal.multitask import apportion, deal, interleave
+from lightning_attnbal.multitask._order import introduced
 
 NAMES = st.sampled_from("abcdefgh")
 SHARES = st.dictionaries(
@@ -101,3 +102,14 @@ def test_dealing_keeps_the_turns_and_the_pace_of_each_rank(counts, num):
 def test_dealing_needs_a_rank():
     with pytest.raises(ValueError, match=r"Expected `num` to be in \[1, inf\), but got 0"):
         deal("ab", 0)
+
+
+@given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=30), st.integers(0, 12))
+@settings(max_examples=300, deadline=None)
+def test_every_task_is_introduced_and_nothing_else_moves(order, by):
+    found = introduced(order, by)
+    within = max(by, len(set(order)))
+    assert sorted(found) == sorted(order)
+    assert set(found[:within]) == set(order)
+    if set(order[:within]) == set(order):
+        assert found == tuple(order)
