@@ -26,7 +26,6 @@ from lightning_attnbal.callbacks._refuse import (
     refuse_no_tasks,
     refuse_no_validation,
     refuse_other_allocator,
-    refuse_unknown_metrics,
     refuse_unsupported,
 )
 from lightning_attnbal.callbacks._replay import Replay
@@ -335,8 +334,6 @@ class AttentionBalancer(RunView):
     @override
     @timed(OTHER)
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking and self.tasks is not None:
-            refuse_unknown_metrics(self.tasks, trainer.callback_metrics)
         if self._run is None:
             return
         batches = (trainer.num_sanity_val_batches, trainer.num_val_batches)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -143,25 +142,6 @@ def refuse_no_validation(trainer: Trainer, tasks: TaskSettings) -> None:
             "none. Add `validation_step` and its data, or leave out `metrics`."
         )
         raise MisconfigurationException(msg)
-
-
-def refuse_unknown_metrics(tasks: TaskSettings, logged: Collection[str]) -> None:
-    """A metric that gains are to be counted in has to be logged.
-
-    Args:
-        tasks: whose metrics.
-        logged: names that a validation has logged; none of them say nothing.
-
-    Raises:
-        MisconfigurationException: names the task, its metric, and those there are.
-    """
-    for task, (metric, _) in tasks.metrics.items():
-        if logged and metric not in logged:
-            msg = (
-                f"Expected `metrics[{task!r}]` to be a metric that validation logs "
-                f"({', '.join(sorted(logged))}), but got {metric!r}."
-            )
-            raise MisconfigurationException(msg)
 
 
 def refuse_endless_share(budget: Budget, full_batches: int | None) -> None:
