@@ -4,10 +4,10 @@ from lightning_attnbal.multitask._affinity import AffinityMeter
 from lightning_attnbal.multitask._affinity_gramian import GramianEngine, gramian_affinity
 from lightning_attnbal.multitask._affinity_matrix import Affinity, affinity_matrix
 from lightning_attnbal.multitask._balancing import LossBalancer
-from lightning_attnbal.multitask._gains import Gain, Outlook, forecast_gain, help_from_others
+from lightning_attnbal.multitask._gains import Outlook, forecast_gain, help_from_others
 from lightning_attnbal.multitask._gradients import jacobian_backward, make_aggregator
 from lightning_attnbal.multitask._joint import allocate_tasks
-from lightning_attnbal.multitask._joint_terms import TaskSolution, TaskTerms
+from lightning_attnbal.multitask._joint_terms import Gain, PlanGain, TaskSolution, TaskTerms
 from lightning_attnbal.multitask._loader import TaskLoader
 from lightning_attnbal.multitask._order import apportion, deal, interleave
 from lightning_attnbal.multitask._rules import ShareRule, TaskStatus
@@ -27,6 +27,7 @@ __all__ = [
     "GramianEngine",
     "LossBalancer",
     "Outlook",
+    "PlanGain",
     "Proportional",
     "RoundRobin",
     "ShareRule",

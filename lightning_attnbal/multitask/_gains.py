@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from lightning_attnbal.allocate import CurvePrior, Forecast, Progress, trained_units
-from lightning_attnbal.core import Level, Problem, check_integer, check_number
-
-Array = NDArray[np.float64]
-Gain = Callable[[tuple[Level, ...], Array], Array]
+from lightning_attnbal.allocate import CurvePrior, Forecast, Progress
+from lightning_attnbal.core import Problem, check_integer, check_number
+from lightning_attnbal.multitask._joint_terms import Array, Levels, PlanGain
 
 _POINTS = 12
 _TIE = 1e-3
@@ -55,7 +54,7 @@ class Outlook:
         check_number("scale", self.scale, low=0, low_open=True)
 
 
-def forecast_gain(problem: Problem, outlook: Outlook) -> Gain:
+def forecast_gain(problem: Problem, outlook: Outlook) -> PlanGain:
     """The gain of n steps under a plan: (L(0) − L(n′)) / scale + ε · W · n / (n + epoch_steps).
 
     L is the task's forecast loss (`Forecast`, fitted to its own losses over its own steps). Steps
@@ -70,7 +69,8 @@ def forecast_gain(problem: Problem, outlook: Outlook) -> Gain:
         outlook: the task's run so far.
 
     Returns:
-        A function of a plan and an array of steps (any shape), to gains of that shape.
+        A function of a plan and an array of steps (N,), to gains (N,); it answers for many plans at
+        once, too.
 
     Example:
         >>> from lightning_attnbal.core import FROZEN, FULL, Menu, Option
@@ -81,31 +81,57 @@ def forecast_gain(problem: Problem, outlook: Outlook) -> Gain:
         >>> bool(few < many)
         True
     """
-    forecast = Forecast(
-        problem,
-        outlook.progress,
-        outlook.epoch_steps,
-        outlook.prior,
-        has_end=outlook.has_end,
-    )
-    must_train = outlook.progress.must_train(problem)
-    own = outlook.progress.steps
-    worth = max(0.1, 1 + outlook.helped / own) if own else 1.0
-    now = forecast((), 0.0).mean
-    most = sum(max(option.value for option in menu.options) for menu in problem.menus)
+    return _ForecastGain(problem, outlook)
 
-    def gain(levels: tuple[Level, ...], steps: Array) -> Array:
-        trained = trained_units(problem, levels)
-        if not must_train <= trained:
-            return np.full_like(steps, -math.inf, dtype=float)
-        wanted = np.maximum(0.0, steps + outlook.coming) / worth
+
+class _ForecastGain(PlanGain):
+    """See `forecast_gain`."""
+
+    def __init__(self, problem: Problem, outlook: Outlook) -> None:
+        self._problem, self._outlook = problem, outlook
+        self._forecast = Forecast(
+            problem,
+            outlook.progress,
+            outlook.epoch_steps,
+            outlook.prior,
+            has_end=outlook.has_end,
+        )
+        must_train = outlook.progress.must_train(problem)
+        self._must_train = np.array([menu.unit in must_train for menu in problem.menus])
+        own = outlook.progress.steps
+        self._worth = max(0.1, 1 + outlook.helped / own) if own else 1.0
+        self._now = self._forecast((), 0.0).mean
+        self._most = sum(max(option.value for option in menu.options) for menu in problem.menus)
+
+    @override
+    def table(self, plans: Sequence[Levels], values: Array, steps: Array) -> Array:
+        trained = self._trains(plans)
+        wanted = np.maximum(0.0, steps + self._outlook.coming) / self._worth
         grid = np.geomspace(1.0, 1.0 + float(wanted.max(initial=0.0)), _POINTS) - 1.0
-        losses = [forecast(trained, float(x)).mean for x in grid]
-        found: Array = (now - np.interp(wanted, grid, losses)) / outlook.scale
-        share = problem.evaluate(levels)[1] / most if most > 0 else 0.0
-        return found + _TIE * share * steps / (steps + outlook.epoch_steps)
+        sets, which = np.unique(trained, axis=0, return_inverse=True)
+        losses = self._forecast.means(sets, grid)[which.reshape(-1)]
+        right = np.clip(np.searchsorted(grid, wanted), 1, _POINTS - 1)
+        span = np.maximum(grid[right] - grid[right - 1], 1e-12)
+        part = np.clip((wanted - grid[right - 1]) / span, 0.0, 1.0)
+        ahead = losses[:, right - 1] * (1 - part) + losses[:, right] * part
+        found: Array = (self._now - ahead) / self._outlook.scale
+        if self._most > 0:
+            spread = steps / (steps + self._outlook.epoch_steps)
+            found += _TIE * np.outer(values / self._most, spread)
+        found[(self._must_train & ~trained).any(axis=1)] = -math.inf
+        return found
 
-    return gain
+    def _trains(self, plans: Sequence[Levels]) -> NDArray[np.bool_]:
+        """(P, U), asking each level object once: there are few, in many plans."""
+        found = {id(level): level for plan in plans for level in plan}
+        trained = {key: level.is_trained for key, level in found.items()}
+        return np.array([[trained[id(level)] for level in plan] for plan in plans])
+
+    @override
+    def __call__(self, levels: Levels, steps: Array) -> Array:
+        value = self._problem.evaluate(levels)[1]
+        found: Array = self.table([levels], np.array([value]), steps)[0]
+        return found
 
 
 def help_from_others(

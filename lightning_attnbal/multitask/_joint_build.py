@@ -14,7 +14,7 @@ from lightning_attnbal.multitask._joint_offers import Offers, full_of, listed
 from lightning_attnbal.multitask._joint_prefix import depths
 from lightning_attnbal.multitask._joint_supported import supported
 from lightning_attnbal.multitask._joint_table import AdditiveTable, Cases, TaskTable
-from lightning_attnbal.multitask._joint_terms import Array, TaskTerms
+from lightning_attnbal.multitask._joint_terms import Array, PlanGain, TaskTerms
 
 _LISTED_UNITS = 500  # tasks × units × prefixes up to which frontiers are exact
 _NUM_TOTALS = 20
@@ -196,6 +196,22 @@ def _table(
     return plain.curved(task.weight * _gains(task, offers, cases, width))
 
 
+def _checked(name: str, answer: Array, steps: Array) -> Array:
+    """What a user's gain answered.
+
+    Raises:
+        ValueError: it is not one number per number of steps.
+    """
+    gains = np.asarray(answer, dtype=np.float64)
+    if gains.shape != steps.shape or np.isnan(gains).any():
+        msg = (
+            f"Expected `gain` of task {name!r} to answer {len(steps)} numbers, one per number of "
+            f"steps, but got {gains}."
+        )
+        raise ValueError(msg)
+    return gains
+
+
 def _gains(task: TaskTerms, offers: Sequence[Offers | None], cases: Cases, width: int) -> Array:
     """The task's own gain of every plan in every case, (P, G + 1, J); -inf where padded.
 
@@ -207,16 +223,18 @@ def _gains(task: TaskTerms, offers: Sequence[Offers | None], cases: Cases, width
     wanted = cases.steps[:num_totals, 1:]
     steps, where = np.unique(wanted, return_inverse=True)
     table = np.full((len(offers), num_totals, cases.grid + 1, width), -np.inf)
-    for d, plans in enumerate(offers):
-        if plans is None:
-            continue
-        for j in range(len(plans.cost)):
-            gains = np.asarray(task.gain(plans.levels(j), steps), dtype=np.float64)
-            if gains.shape != steps.shape or np.isnan(gains).any():
-                msg = (
-                    f"Expected `gain` of task {task.name!r} to answer {len(steps)} numbers, one "
-                    f"per number of steps, but got {gains}."
-                )
-                raise ValueError(msg)
-            table[d, :, 1:, j] = gains[where].reshape(wanted.shape)
+    there = [(d, plans) for d, plans in enumerate(offers) if plans is not None]
+    own = [plans.levels(j) for _, plans in there for j in range(len(plans.cost))]
+    if isinstance(task.gain, PlanGain):
+        values = np.concatenate([plans.value for _, plans in there])
+        found = task.gain.table(own, values, steps)
+    else:
+        found = np.array([_checked(task.name, task.gain(levels, steps), steps) for levels in own])
+    start = 0
+    for d, plans in there:
+        gains = found[start : start + len(plans.cost)]
+        start += len(gains)
+        table[d, :, 1:, : len(gains)] = np.moveaxis(
+            gains[:, where].reshape(-1, *wanted.shape), 0, -1
+        )
     return table.reshape(len(cases.total), cases.grid + 1, width)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +17,29 @@ Indices: TypeAlias = NDArray[np.intp]
 Levels: TypeAlias = tuple[Level, ...]
 Gain: TypeAlias = Callable[[Levels, Array], Array]
 """(levels, (N,) steps > 0) to (N,) benefits in loss units."""
+
+
+class PlanGain(ABC):
+    """A gain that can be asked about many plans at once, which is faster; see `TaskTerms.gain`.
+
+    Example:
+        >>> class PerStep(PlanGain):
+        ...     def table(self, plans, values, steps):
+        ...         return np.outer(values, steps)
+        ...     def __call__(self, levels, steps):
+        ...         return 1.0 * steps
+        >>> PerStep().table([(), ()], np.array([1.0, 2.0]), np.array([10.0]))
+        array([[10.],
+               [20.]])
+    """
+
+    @abstractmethod
+    def __call__(self, levels: Levels, steps: Array) -> Array:
+        """(N,) what so many steps (N,) at a plan are worth."""
+
+    @abstractmethod
+    def table(self, plans: Sequence[Levels], values: Array, steps: Array) -> Array:
+        """(P, N) the same for P plans, of which `values` (P,) are the values per step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from lightning_attnbal.allocate import Limits
+from lightning_attnbal.allocate import Limits, Progress, Segment
 from lightning_attnbal.core import FULL
-from lightning_attnbal.multitask import TaskTerms, allocate_tasks
+from lightning_attnbal.multitask import Outlook, TaskTerms, allocate_tasks, forecast_gain
 from recipes.benchmarks._common import RESULTS, write_record
 from recipes.benchmarks.allocator_speed import SEEDS, best_time, tasks
 
@@ -32,6 +32,7 @@ RESULT = RESULTS / "joint_speed.json"
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
 STEPS = 1000  # of the run whose full training is a budget of 1
 Objective = Literal["sum", "worst"]
+Gain = Callable[[TaskTerms], TaskTerms]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +56,33 @@ class Row:
     worst_gap: float
 
 
+def as_it_is(task: TaskTerms) -> TaskTerms:
+    """Gains that add up over units and steps."""
+    return task
+
+
 def terms(seed: int, num_tasks: int, num_units: int, num_levels: int) -> list[TaskTerms]:
     """Several stacks that share their units."""
     drawn = tasks(seed, num_tasks, num_units, num_levels)
     return [TaskTerms(problem=replace(p, share=1.0), floor=0.02, cap=0.5) for p in drawn]
 
 
-def measure(name: str, size: tuple[int, int, int], objective: Objective, repeats: int) -> Row:
+def forecast(task: TaskTerms) -> TaskTerms:
+    """The same task with gains as the callback has them: a forecast from a run so far."""
+    units = tuple(menu.unit for menu in task.problem.menus)
+    losses = [2 / (1 + 0.1 * step) for step in range(20)]
+    progress = Progress(segments=tuple(Segment(trained=units, steps=1, loss=x) for x in losses))
+    outlook = Outlook(progress=progress, epoch_steps=STEPS // 20)
+    return replace(task, gain=forecast_gain(task.problem, outlook), epoch_steps=STEPS // 20)
+
+
+def measure(
+    name: str, size: tuple[int, int, int], objective: Objective, repeats: int, gain: Gain = as_it_is
+) -> Row:
     """Time all seeds and budgets."""
     times, gaps = [], []
     for seed in SEEDS:
-        own = terms(seed, *size)
+        own = [gain(task) for task in terms(seed, *size)]
         full = sum(t.problem.evaluate((FULL,) * size[1])[0] for t in own) / len(own)
         for fraction in FRACTIONS:
             for max_steps in (None, STEPS):
@@ -90,6 +107,8 @@ def run(repeats: int) -> list[Row]:
         measure("8 tasks × 48 units × 5 levels, sum", (8, 48, 5), "sum", repeats),
         measure("8 tasks × 48 units × 5 levels, worst", (8, 48, 5), "worst", repeats),
         measure("3 tasks × 12 units × 3 levels, exact frontiers", (3, 12, 3), "sum", repeats),
+        measure("8 tasks × 48 units × 5 levels, forecasts", (8, 48, 5), "sum", repeats, forecast),
+        measure("4 tasks × 8 units × 3 levels, forecasts", (4, 8, 3), "sum", repeats, forecast),
     ]
 
 

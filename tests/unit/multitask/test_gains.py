@@ -1,11 +1,12 @@
 """From forecasts to gains, and from a few estimates to contributions."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 
-from lightning_attnbal.allocate import Progress, Segment
+from lightning_attnbal.allocate import CurvePrior, Forecast, Progress, Segment
 from lightning_attnbal.core import FROZEN, FULL, Menu, Option, Problem
 from lightning_attnbal.measure import Contribution
 from lightning_attnbal.multitask import Outlook, forecast_gain, help_from_others, task_worth
@@ -130,3 +131,36 @@ def test_a_task_that_only_harms_takes_the_common_profile():
     harmful = {**pairs(50), ("a", "a"): {"low": Contribution(-3.0, 0.1, 50)}}
     found = task_worth(harmful, "a", WEIGHTS)
     assert found["head"] > found["low"] >= 0
+
+
+def uneven():
+    """A run in which units trained for different lengths, with noise."""
+    rng = np.random.default_rng(0)
+    segments = [
+        Segment(trained=UNITS[k // 10 :], steps=2, loss=2 / (1 + k) + 0.1 * rng.random())
+        for k in range(20)
+    ]
+    return Progress(segments=tuple(segments))
+
+
+@pytest.mark.parametrize("progress", [Progress(), falling(), uneven()])
+@pytest.mark.parametrize("prior", [CurvePrior(), CurvePrior(half=0.0, own=0.9, passes=2.0)])
+def test_many_plans_at_once_are_forecast_as_one_by_one(progress, prior):
+    forecast = Forecast(make_problem(), progress, 30, prior)
+    trained = np.array(list(product([False, True], repeat=3)))
+    found = forecast.means(trained, STEPS)
+    for plan, losses in zip(trained, found, strict=True):
+        units = {unit for unit, trains in zip(UNITS, plan, strict=True) if trains}
+        assert losses == pytest.approx([forecast(units, n).mean for n in STEPS], rel=1e-12)
+
+
+def test_gains_of_many_plans_are_those_of_each():
+    problem = make_problem()
+    progress = Progress(segments=uneven().segments, fresh=frozenset({"head"}))
+    gain = forecast_gain(problem, outlook(progress=progress, helped=3.0, coming=4.0, scale=2.0))
+    plans = [plan for plan in product([FROZEN, FULL], repeat=3) if FULL in plan]
+    values = np.array([problem.evaluate(plan)[1] for plan in plans])
+    found = gain.table(plans, values, STEPS)
+    assert found.shape == (7, len(STEPS))
+    for plan, gains in zip(plans, found, strict=True):
+        assert gains == pytest.approx(gain(plan, STEPS), rel=1e-9)
