@@ -22,25 +22,39 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from recipes.benchmarks.compare.arms import ARMS
 from recipes.benchmarks.compare.job import Job
 from recipes.benchmarks.compare.tasks import TASKS
-from recipes.benchmarks.compare.tuning import DEV_SEED, grid, tuned_rate
+from recipes.benchmarks.compare.tuning import DEV_SEED, beyond_the_edge, grid, tuned_rate
 
 
 def main() -> None:
     """Run what is asked for and not done yet."""
     options = parse()
     if options.tune:
-        grids = ((arm, lr) for arm in options.arms for lr in grid(options.task, arm))
-        jobs = [
-            Job(task=options.task, arm=a, budget=b, seed=DEV_SEED, lr=lr, is_dev=True)
-            for b, (a, lr) in product(options.budgets, list(grids))
-        ]
-    else:
-        rates = {arm: tuned_rate(options.task, arm) for arm in options.arms}
-        jobs = [
+        tune(options)
+        return
+    rates = {arm: tuned_rate(options.task, arm) for arm in options.arms}
+    run_all(
+        [
             Job(task=options.task, arm=a, budget=b, seed=s, lr=rates[a])
             for s, b, a in product(options.seeds, options.budgets, options.arms)
-        ]
-    run_all([job for job in jobs if not job.path.exists()], options.cores)
+        ],
+        options.cores,
+    )
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Try rates; where the best one is at an edge of those tried, the next one beyond it, too."""
+    tries = {arm: grid(options.task, arm) for arm in options.arms}
+    while tries:
+        run_all(
+            [
+                Job(task=options.task, arm=arm, budget=b, seed=DEV_SEED, lr=lr, is_dev=True)
+                for b, (arm, rates) in product(options.budgets, tries.items())
+                for lr in rates
+            ],
+            options.cores,
+        )
+        beyond = {arm: beyond_the_edge(options.task, arm, options.budgets) for arm in tries}
+        tries = {arm: [lr] for arm, lr in beyond.items() if lr is not None}
 
 
 def parse() -> argparse.Namespace:
@@ -62,7 +76,13 @@ def parse() -> argparse.Namespace:
 
 
 def run_all(jobs: Sequence[Job], cores: Sequence[int]) -> None:
-    """Run jobs, one at a time on each core."""
+    """Run those of the jobs that are not done yet, one at a time on each core.
+
+    Raises:
+        RuntimeError: some failed, which is said after the others have finished.
+    """
+    jobs = [job for job in jobs if not job.path.exists()]
+    failures: list[str] = []
     free: queue.Queue[int] = queue.Queue()
     for core in cores:
         free.put(core)
@@ -77,12 +97,17 @@ def run_all(jobs: Sequence[Job], cores: Sequence[int]) -> None:
             core = free.get()
             try:
                 run_one(job, core)
+            except RuntimeError as error:
+                failures.append(str(error))
             finally:
                 free.put(core)
                 progress.advance(bar)
 
         for done in [pool.submit(one, job) for job in jobs]:
             done.result()
+    if failures:
+        msg = f"{len(failures)} of {len(jobs)} runs failed.\n" + "\n".join(failures)
+        raise RuntimeError(msg)
 
 
 def run_one(job: Job, core: int) -> None:

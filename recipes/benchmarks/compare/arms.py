@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from typing_extensions import override
 
 from lightning_attnbal import AttentionBalancer
@@ -36,6 +37,7 @@ from recipes.benchmarks.compare.methods import (
     ScheduledThaw,
 )
 
+_STATIC = {"calibration_steps": 1, "probes": 0.0, "lr_scaling": None}
 _WARMUP = 0.1  # of the budget, as ours has by default
 
 
@@ -80,6 +82,10 @@ class Balanced(Arm):
 
     def attach(self, module: pl.LightningModule, flops: float) -> Attached:  # noqa: ARG002
         """A callback, the module unchanged."""
+        return self.balanced(flops)
+
+    def balanced(self, flops: float) -> Attached:
+        """The callback."""
         budget = Budget(Quantity(flops, Dimension.FLOP))
         return _Balanced(AttentionBalancer(budget, allocator=self.allocator, **self.options))
 
@@ -138,13 +144,23 @@ class _Peer(Attached):
         self.callbacks = method.callbacks(budget)
 
     def report(self) -> dict[str, Any]:
-        return {"flops": self.budget.spent, "charged": self.budget.charged}
+        spent = {"flops": self.budget.spent, "charged": self.budget.charged}
+        return {**spent, "cpu_seconds": self.budget.cpu_seconds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Balanced):
+    """One random plan that the budget pays for to the end, another one with each seed of a run."""
+
+    def attach(self, module: pl.LightningModule, flops: float) -> Attached:  # noqa: ARG002
+        """The seed is that of the global random state."""
+        allocator = Once(RandomAllocator(seed=torch.initial_seed()))
+        return replace(self, allocator=allocator).balanced(flops)
 
 
 def _static(allocator: Allocator, lr_factor: float = 1.0) -> Balanced:
     """One plan from the first step to the last, at the rate the module was given."""
-    options = {"calibration_steps": 1, "probes": 0.0, "lr_scaling": None}
-    return Balanced(allocator=allocator, lr_factor=lr_factor, options=options)
+    return Balanced(allocator=allocator, lr_factor=lr_factor, options=_STATIC)
 
 
 def _peer(method: Method) -> Peer:
@@ -159,10 +175,10 @@ ARMS: dict[str, Arm] = {
     ),
     **{
         f"last-{k}-cached": _static(LastKAllocator(k, caches=True), lr_factor=2.0)
-        for k in range(1, 6)
+        for k in (1, 2, 3, 4, 5, 6, 8, 12)
     },
-    **{f"last-{k}": _static(LastKAllocator(k), lr_factor=2.0) for k in (2, 3, 4, 5)},
-    "random": _static(RandomAllocator(seed=0), lr_factor=2.0),
+    **{f"last-{k}": _static(LastKAllocator(k), lr_factor=2.0) for k in (2, 3, 4, 5, 6, 8, 12)},
+    "random": Drawn(lr_factor=2.0, options=_STATIC),
     "once": Balanced(allocator=Once(ForecastAllocator()), revision=2),
     "lp-ft": _peer(LPFT()),
     "lora": _peer(Lora()),

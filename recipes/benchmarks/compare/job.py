@@ -57,9 +57,8 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """Where the result is kept; another configuration has another file."""
-        revisions = (TASKS[self.task].revision, ARMS[self.arm].revision)
-        configuration = (sorted(asdict(self).items()), revisions)
+        """Where the result is kept; another configuration of task, arm or job has another file."""
+        configuration = (sorted(asdict(self).items()), TASKS[self.task], ARMS[self.arm])
         digest = hashlib.sha256(repr(configuration).encode()).hexdigest()[:8]
         name = f"{self.arm}-{self.budget.replace('/', '_')}-s{self.seed}-{digest}.json"
         return FOLDER / self.task / ("dev" if self.is_dev else "test") / name

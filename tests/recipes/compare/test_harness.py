@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -86,6 +87,52 @@ def test_the_best_rate_of_the_tries_is_taken(tiny, tmp_path):
     assert tuning.tuned_rate("tiny", "full") == 2e-3
     job.path.rename(job.path.with_stem("full-of-another-revision"))
     assert tuning.tuned_rate("tiny", "full") == 5e-4
+
+
+def test_rates_beyond_the_edge_are_tried_next(tiny):
+    def note(lr, score, budget="1/4"):
+        job = Job(task="tiny", arm="full", budget=budget, seed=tuning.DEV_SEED, lr=lr, is_dev=True)
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        job.path.write_text(json.dumps({**asdict(job), "scores": {"accuracy": score}}))
+
+    beyond = partial(tuning.beyond_the_edge, "tiny", "full", ["1/4"])
+    assert beyond() is None
+    for lr, score in ((5e-4, 0.3), (1e-3, 0.2), (2e-3, 0.1)):
+        note(lr, score)
+    assert beyond() == 2.5e-4
+    assert tuning.beyond_the_edge("tiny", "full", ["1/4", "1/2"]) is None
+    note(2.5e-4, 0.25)
+    assert beyond() is None
+    note(1e-3, 0.1)
+    note(2e-3, 0.9)
+    assert beyond() == 4e-3
+    note(4e-3, 1.0)
+    assert beyond() == 8e-3
+    note(8e-3, 1.1)
+    assert beyond() is None
+
+
+def test_changed_settings_of_task_or_arm_have_another_file(tiny, monkeypatch):
+    job = Job(task="tiny", arm="full", budget="1/4", seed=0, lr=1e-3)
+    before = job.path
+    monkeypatch.setitem(jobs.ARMS, "full", replace(jobs.ARMS["full"], lr_factor=3.0))
+    changed = job.path
+    monkeypatch.setitem(TASKS, "tiny", replace(tiny, epochs=3))
+    assert len({before, changed, job.path}) == 3
+
+
+@pytest.mark.parametrize("arm", jobs.ARMS)
+def test_settings_are_told_by_values(arm):
+    assert " at 0x" not in repr(jobs.ARMS[arm])
+
+
+def test_a_random_plan_stays_and_another_seed_draws_another(tiny):
+    plans = []
+    for seed in range(3):
+        result = run(Job(task="tiny", arm="random", budget="1", seed=seed, lr=1e-3))
+        (plan,) = {decision["plan"] for decision in result["decisions"]}
+        plans.append(plan)
+    assert len(set(plans)) > 1
 
 
 def test_dev_rows_are_training_rows():
