@@ -107,14 +107,12 @@ class TaskSettings:
                     "in `training_step` instead."
                 )
                 raise ValueError(msg)
-        for name in ("objective", "reach", "hysteresis", "grid"):
-            value, unchanged = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if value != unchanged:
-                msg = (
-                    f"Expected `{name}` to be {unchanged!r} with `parallel='heads'`, where a step "
-                    f"serves all tasks under one plan, but got {value!r}: leave it out."
-                )
-                raise ValueError(msg)
+        if self.objective != "sum":
+            msg = (
+                f"Expected `objective` to be 'sum' with `parallel='heads'`, where a step serves all "
+                f"tasks under one plan, but got {self.objective!r}: leave it out."
+            )
+            raise ValueError(msg)
 
     @property
     def mode(self) -> Literal["one", "common", "ranks"]:

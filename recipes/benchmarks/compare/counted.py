@@ -48,6 +48,7 @@ class CountedBudget(pl.Callback):
         tag: set by a method that changes a step's cost otherwise than by what is trainable.
         spent: FLOPs so far.
         charged: the part of `spent` that probes took.
+        step_share: share of the budget that the last step took, in [0, 1].
         num_steps: optimizer steps taken.
         num_batches: training batches seen.
 
@@ -68,7 +69,7 @@ class CountedBudget(pl.Callback):
     def _reset(self) -> None:
         self.schedule = self._given
         self.tag: Hashable = None
-        self.spent = self.charged = 0.0
+        self.spent = self.charged = self.step_share = 0.0
         self.num_steps = self.num_batches = 0
         self.costs = StepCosts()
         self._rates: BudgetLR | None = None
@@ -194,7 +195,9 @@ class CountedBudget(pl.Callback):
         self.num_batches += 1
         if self._is_over:
             return
-        self.spent += self.costs.known.get(self._key, 0.0)
+        cost = self.costs.known.get(self._key, 0.0)
+        self.spent += cost
+        self.step_share = cost / self.limit_flops
         self.num_steps = trainer.global_step
         self.clock.stop(self.spent, was_counted=self._is_counted)
 

@@ -172,5 +172,6 @@ class _ProbeThenTrain(UnitTrainer):
 
     @override
     def before_batch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
-        if len(self.trained) < len(self.units) and self.budget.progress >= self._method.share:
+        middle = self.budget.progress + self.budget.step_share / 2  # of a step like the last
+        if len(self.trained) < len(self.units) and middle >= self._method.share:
             self.train(names_of(self.units))
