@@ -109,7 +109,7 @@ class TaskSettings:
                 raise ValueError(msg)
         if self.objective != "sum":
             msg = (
-                f"Expected `objective` to be 'sum' with `parallel='heads'`, where a step serves all "
+                "Expected `objective` to be 'sum' with `parallel='heads'`, where a step serves all "
                 f"tasks under one plan, but got {self.objective!r}: leave it out."
             )
             raise ValueError(msg)
