@@ -204,22 +204,14 @@ class Forecast:
 
     def _excesses(self, trains: Array, ahead: Array) -> Array:
         """(P, S, K) share of A that is left, for plans (P, U) after steps worth (S,)."""
-        prior = self._prior
-        share = (trains @ self._weights) ** 2
-        square = prior.half**2
-        speed = np.full(len(share), float(not square))
-        np.divide((1 + square) * share, share + square, out=speed, where=share > 0)
-        shared = self._shared + speed[:, None] * ahead
-        common = (1 + shared[..., None] / self._tau) ** -prior.power
-        slow = prior.slowness * self._tau
+        power, slow = self._prior.power, self._prior.slowness * self._tau
+        shared = self._shared + self._speed(trains @ self._weights)[:, None] * ahead
         seen, group = np.unique(self._single, return_inverse=True)  # units trained as long
         member = (group[:, None] == np.arange(len(seen))) * self._weights[:, None]  # (U, G)
         moving = trains @ member  # (P, G)
-        still = (member.sum(axis=0) - moving) @ (1 + seen[:, None] / slow) ** -prior.power
-        later = (1 + (seen[:, None] + ahead)[..., None] / slow) ** -prior.power  # (G, S, K)
-        alone = np.einsum("pg,gsk->psk", moving, later) + still[:, None]
-        left: Array = (1 - self._own) * common + self._own * alone**prior.order
-        return left
+        still = (member.sum(axis=0) - moving) @ (1 + seen[:, None] / slow) ** -power
+        later = (1 + (seen[:, None] + ahead)[..., None] / slow) ** -power  # (G, S, K)
+        return self._left(shared, np.einsum("pg,gsk->psk", moving, later) + still[:, None])
 
     def useful_steps(self) -> float:
         """Steps until the data was passed over as often as is believed to help."""
@@ -237,18 +229,25 @@ class Forecast:
     def _after(self, trained: Collection[str], steps: float) -> tuple[float, Array]:
         steps = self._worth(self._done + steps) - self._worth(self._done)
         trains = np.array([name in trained for name in self._names])
-        share = float(self._weights[trains].sum()) ** 2
-        square = self._prior.half**2
-        speed = (1 + square) * share / (share + square) if share else float(not square)
+        speed = float(self._speed(self._weights[trains].sum()))
         return self._shared + steps * speed, self._single + steps * trains
+
+    def _speed(self, held: Array) -> Array:
+        """V of the shares of the contribution that what trains holds, of any shape."""
+        share, square = np.square(held), self._prior.half**2
+        found: Array = (1 + square) * share / (share + square) if square else np.ones_like(share)
+        return found
 
     def _excess(self, shared: float, single: Array) -> Array:
         """(K,) share of A that is left."""
-        prior = self._prior
-        common = (1 + shared / self._tau) ** -prior.power
-        slow = prior.slowness * self._tau[:, None]
-        alone = (1 + single / slow) ** -prior.power @ self._weights
-        left: Array = (1 - self._own) * common + self._own * alone**prior.order
+        slow = self._prior.slowness * self._tau[:, None]
+        alone = (1 + single / slow) ** -self._prior.power @ self._weights
+        return self._left(np.array(shared), alone)
+
+    def _left(self, shared: Array, alone: Array) -> Array:
+        """(..., K) share of A that is left, for steps X (...) and unit sums (..., K)."""
+        common = (1 + shared[..., None] / self._tau) ** -self._prior.power
+        left: Array = (1 - self._own) * common + self._own * alone**self._prior.order
         return left
 
     def _fit(self, progress: Progress) -> None:

@@ -23,9 +23,9 @@ from lightning_attnbal.callbacks._recording import RunRecord
 from lightning_attnbal.callbacks._refuse import (
     full_run_batches,
     refuse_endless_share,
-    refuse_no_tasks,
     refuse_no_validation,
     refuse_other_allocator,
+    refuse_other_data,
     refuse_unsupported,
 )
 from lightning_attnbal.callbacks._replay import Replay
@@ -245,11 +245,10 @@ class AttentionBalancer(RunView):
         if _is_trial(trainer):
             return
         if self._serving is not None:  # which tasks there are is known from the loaders
-            loader = self._serving.loader
             assert self.tasks is not None
-            refuse_no_tasks(loader, self.tasks.mode)
+            refuse_other_data(self._serving.loader, self.tasks.mode)
             refuse_no_validation(trainer, self.tasks)
-            self._run = self._maker.make(trainer, pl_module, self._clock, loader)
+            self._run = self._maker.make(trainer, pl_module, self._clock, self._serving)
         assert self._run is not None
         run = self._run
         batches = full_run_batches(trainer)
@@ -276,11 +275,8 @@ class AttentionBalancer(RunView):
     @override
     @timed(DATA)
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is None:
-            return
-        if self._serving is not None and self._serving.loader is not None:
-            self._run.serve_from(self._serving.loader)  # another one where data are reloaded
-        self._run.begin_epoch()
+        if self._run is not None:
+            self._run.begin_epoch()
 
     @override
     @timed(FORWARD)

@@ -22,8 +22,8 @@ from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Budget, Dimension, Level
 from lightning_attnbal.measure import UnitSpec, discover_units
-from lightning_attnbal.multitask import AffinityMeter, TaskLoader
-from lightning_attnbal.trainer import RateRule
+from lightning_attnbal.multitask import AffinityMeter
+from lightning_attnbal.trainer import RateRule, TaskData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,9 @@ class RunMaker:
         trainer: pl.Trainer,
         module: pl.LightningModule,
         clock: StepClock,
-        loader: TaskLoader | None = None,
+        serving: TaskData | None = None,
     ) -> Run:
-        """A run of one task, or of those that `loader` serves.
+        """A run of one task, or of those that are served.
 
         Raises:
             ValueError: the settings name tasks that the data does not have.
@@ -80,14 +80,16 @@ class RunMaker:
             "batches_per_step": trainer.accumulate_grad_batches * ranks.size,
             "ranks": ranks,
         }
-        if loader is None or self.tasks is None or self.tasks.parallel == "heads":
+        if serving is None or self.tasks is None or self.tasks.parallel == "heads":
             return Run(**common)
+        loader = serving.loader
+        assert loader is not None
         refuse_uneven(loader, ranks)
         self.tasks.check_tasks(loader.data_shares)
         beside = (Session(*model, is_timed=is_timed, beside=session) for _ in loader.tasks[1:])
         return TaskRun(
             **common,
-            loader=loader,
+            serving=serving,
             sessions=dict(zip(loader.tasks, (session, *beside), strict=True)),
             affinity=AffinityMeter(module, units, loader.tasks),
             planner=TaskPlans(settings=self.tasks, tasks=loader.tasks),

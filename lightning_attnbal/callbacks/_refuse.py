@@ -81,7 +81,7 @@ def full_run_batches(trainer: Trainer) -> int | None:
     return None if math.isinf(batches) else int(batches)
 
 
-def refuse_no_tasks(loader: TaskLoader | None, mode: str) -> None:
+def refuse_other_data(loader: TaskLoader | None, mode: str) -> None:
     """Tasks need a loader each, and one of the user's own has to serve them as is expected.
 
     Raises:

@@ -21,7 +21,6 @@ from lightning_attnbal.callbacks._solving import check_feasible, solve, with_rat
 from lightning_attnbal.callbacks._task_ranks import Ranks
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.core import Dimension, InfeasibleBudgetError, Plan
-from lightning_attnbal.multitask import TaskLoader
 from lightning_attnbal.planning import calibration_steps
 from lightning_attnbal.trainer import RateRule
 
@@ -171,9 +170,6 @@ class Run:
         """A pass over the data starts, maybe after `model.train()`."""
         self.session.applier.refresh()
         self.session.caches.begin_epoch()
-
-    def serve_from(self, loader: TaskLoader) -> None:
-        """These are the batches of the coming epoch; a run of one task need not know."""
 
     def begin_batch(self, batch: Any) -> None:
         """A batch starts."""

@@ -20,6 +20,7 @@ from lightning_attnbal.callbacks._task_account import TaskAccount
 from lightning_attnbal.callbacks._task_plans import TaskDecision, TaskPlans
 from lightning_attnbal.core import Dimension, Plan
 from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
+from lightning_attnbal.trainer import TaskData
 
 BURST = 2  # sampled steps per task in a row
 _BURSTS = 4  # per epoch
@@ -36,7 +37,7 @@ class TaskRun(Run):
         sessions: task → its session.
         affinity: what a step of one task does for another.
         planner: decides on shares and plans.
-        loader: serves the batches.
+        serving: has the loader that serves the batches.
         task: whose batch is at hand.
         shares: share of the batches of each task.
         account: what each task got.
@@ -47,7 +48,7 @@ class TaskRun(Run):
     sessions: dict[str, Session]
     affinity: AffinityMeter
     planner: TaskPlans
-    loader: TaskLoader
+    serving: TaskData
     task: str = ""
     shares: dict[str, float] = field(default_factory=dict)
     account: TaskAccount = field(default_factory=TaskAccount)
@@ -66,7 +67,7 @@ class TaskRun(Run):
         self._turn_to(next(iter(self.sessions)))
         planned = self.loader.planned
         self.shares = {task: n / sum(planned.values()) for task, n in planned.items()}
-        self.serve_from(self.loader)
+        self._take_stock()
         self.session.caches.epoch_batches = self.num_samples_batches
 
     def _credited(self, task: str) -> Any:
@@ -129,14 +130,20 @@ class TaskRun(Run):
         """A validation has ended: what a task's loss is worth in the metric its user wants."""
         self.planner.see_scores(scores, self.account.losses)
 
-    def serve_from(self, loader: TaskLoader) -> None:
-        """These are the batches of the coming epoch: others where data were reloaded."""
-        self.loader = loader
-        self.lengths = {t: n * self.ranks.size for t, n in loader.lengths.items()}
-        self.account.reference = loader.data_shares
+    @property
+    def loader(self) -> TaskLoader:
+        """Serves the batches: another one where data were reloaded."""
+        assert self.serving.loader is not None
+        return self.serving.loader
+
+    def _take_stock(self) -> None:
+        """How much data each task has."""
+        self.lengths = {t: n * self.ranks.size for t, n in self.loader.lengths.items()}
+        self.account.reference = self.loader.data_shares
 
     def begin_epoch(self) -> None:
         """The loader starts anew; what counts for the cache is that every sample came by again."""
+        self._take_stock()
         self.session.applier.refresh()
 
     def _count_pass(self) -> None:

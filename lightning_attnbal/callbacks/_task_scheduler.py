@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from lightning_attnbal.callbacks._arguments import instance
 from lightning_attnbal.callbacks._losses import logged_loss
-from lightning_attnbal.callbacks._refuse import refuse_no_tasks
+from lightning_attnbal.callbacks._refuse import refuse_other_data
 from lightning_attnbal.callbacks._task_ranks import Ranks
 from lightning_attnbal.core import check_integer, check_number
 from lightning_attnbal.multitask import Proportional, ShareRule, TaskLoader, TaskStatus
@@ -95,7 +95,7 @@ class TaskScheduler(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        refuse_no_tasks(self.loader, "one")
+        refuse_other_data(self.loader, "one")
         if not self.shares:
             self._share()
 

@@ -23,7 +23,8 @@ class TaskSettings:
 
     Args:
         weights: task → how much its gain counts, in (0, inf); 1 where a task is not named.
-        floors: task → least share of the batches, in [0, 1).
+        floors: task → least share of the batches, in [0, 1); with 0 a task may be stopped, and get
+            a share again at a later decision.
         caps: task → largest share, in (0, 1].
         reach: where neither is named, a share stays within [1 / reach, reach] times the task's
             share of the data, in [1, inf): a forecast from few steps is no reason to drop a task.
@@ -129,11 +130,7 @@ class TaskSettings:
         """Least and largest share of each task, by its share of the data."""
         if self.reach == 1 and not (self.floors or self.caps):
             return {task: (share, share) for task, share in data.items()}
-        near = apportion(data, self.grid)
-        for task in data:  # every task keeps a step of the grid, at the cost of the largest
-            if not near[task]:
-                near[task] = 1
-                near[max(near, key=lambda name: near[name])] -= 1
+        near = apportion(data, self.grid, leaves_none_out=True)
         return {task: self._bounds(task, share, near[task]) for task, share in data.items()}
 
     def _bounds(self, task: str, data: float, near: int) -> tuple[float, float]:

@@ -109,12 +109,9 @@ class _ForecastGain(PlanGain):
         wanted = np.maximum(0.0, steps + self._outlook.coming) / self._worth
         grid = np.geomspace(1.0, 1.0 + float(wanted.max(initial=0.0)), _POINTS) - 1.0
         sets, which = np.unique(trained, axis=0, return_inverse=True)
-        losses = self._forecast.means(sets, grid)[which.reshape(-1)]
-        right = np.clip(np.searchsorted(grid, wanted), 1, _POINTS - 1)
-        span = np.maximum(grid[right] - grid[right - 1], 1e-12)
-        part = np.clip((wanted - grid[right - 1]) / span, 0.0, 1.0)
-        ahead = losses[:, right - 1] * (1 - part) + losses[:, right] * part
-        found: Array = (self._now - ahead) / self._outlook.scale
+        curves = self._forecast.means(sets, grid)
+        ahead = np.array([np.interp(wanted, grid, curve) for curve in curves])
+        found: Array = ((self._now - ahead) / self._outlook.scale)[which.reshape(-1)]
         if self._most > 0:
             spread = steps / (steps + self._outlook.epoch_steps)
             found += _TIE * np.outer(values / self._most, spread)

@@ -196,16 +196,17 @@ def _table(
     return plain.curved(task.weight * _gains(task, offers, cases, width))
 
 
-def _checked(name: str, answer: Array, steps: Array) -> Array:
-    """What a user's gain answered.
+def _checked(name: str, answer: Array, *shape: int) -> Array:
+    """What a gain answered: numbers, in this shape, of which the last length is that of the steps.
 
     Raises:
-        ValueError: it is not one number per number of steps.
+        ValueError: it is something else.
     """
     gains = np.asarray(answer, dtype=np.float64)
-    if gains.shape != steps.shape or np.isnan(gains).any():
+    if gains.shape != shape or np.isnan(gains).any():
+        whole = " x ".join(map(str, shape))
         msg = (
-            f"Expected `gain` of task {name!r} to answer {len(steps)} numbers, one per number of "
+            f"Expected `gain` of task {name!r} to answer {whole} numbers, one per number of "
             f"steps, but got {gains}."
         )
         raise ValueError(msg)
@@ -225,16 +226,14 @@ def _gains(task: TaskTerms, offers: Sequence[Offers | None], cases: Cases, width
     table = np.full((len(offers), num_totals, cases.grid + 1, width), -np.inf)
     there = [(d, plans) for d, plans in enumerate(offers) if plans is not None]
     own = [plans.levels(j) for _, plans in there for j in range(len(plans.cost))]
+    num = len(steps)
     if isinstance(task.gain, PlanGain):
         values = np.concatenate([plans.value for _, plans in there])
-        found = task.gain.table(own, values, steps)
+        found = _checked(task.name, task.gain.table(own, values, steps), len(own), num)
     else:
-        found = np.array([_checked(task.name, task.gain(levels, steps), steps) for levels in own])
-    start = 0
-    for d, plans in there:
-        gains = found[start : start + len(plans.cost)]
-        start += len(gains)
-        table[d, :, 1:, : len(gains)] = np.moveaxis(
-            gains[:, where].reshape(-1, *wanted.shape), 0, -1
-        )
+        found = np.array([_checked(task.name, task.gain(levels, steps), num) for levels in own])
+    ends = np.cumsum([len(plans.cost) for _, plans in there])
+    for (d, _), gains in zip(there, np.split(found, ends[:-1]), strict=True):
+        placed = gains[:, where].reshape(-1, *wanted.shape)
+        table[d, :, 1:, : len(gains)] = np.moveaxis(placed, 0, -1)
     return table.reshape(len(cases.total), cases.grid + 1, width)

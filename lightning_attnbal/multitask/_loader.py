@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal
 
@@ -255,27 +255,15 @@ class TaskLoader:
         if shares is None:
             self._order = (self.tasks,) * self._num_batches
         else:
+            first_within = self._first_within if self._is_first else None
             num_turns = self._num_batches * self._num_ranks
-            counts = apportion(shares, num_turns)
-            if self._is_first and self._first_within is not None:
-                counts = _with_each(counts, [task for task in self.tasks if shares[task] > 0])
-                order = introduced(interleave(counts), self._first_within * len(counts))
-            else:
-                order = interleave(counts)
+            counts = apportion(shares, num_turns, leaves_none_out=first_within is not None)
+            order = interleave(counts)
+            if first_within is not None:
+                order = introduced(order, first_within * len(counts))
             self._order = deal(order, self._num_ranks)
 
     def _count(self, num: int) -> dict[str, int]:
         """By task, its batches among the first `num` steps."""
         found = Counter(chain.from_iterable(self._order[:num]))
         return {task: found[task] for task in self._streams}
-
-
-def _with_each(counts: Mapping[str, int], tasks: Sequence[str]) -> dict[str, int]:
-    """The counts with 1 or more for each of `tasks`, if there are so many; the largest give way."""
-    found = dict(counts)
-    if sum(found.values()) >= len(tasks):
-        for task in tasks:
-            if not found[task]:
-                found[task] = 1
-                found[max(found, key=lambda name: found[name])] -= 1
-    return found

@@ -13,7 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from lightning_attnbal.core import check_integer, check_number
 
 
-def apportion(shares: Mapping[str, float], num: int) -> dict[str, int]:
+def apportion(
+    shares: Mapping[str, float], num: int, *, leaves_none_out: bool = False
+) -> dict[str, int]:
     """Whole batches for each task, by largest remainder.
 
     With s_i the shares and S their sum, task i gets its quota n · s_i / S rounded down, and the
@@ -24,6 +26,8 @@ def apportion(shares: Mapping[str, float], num: int) -> dict[str, int]:
     Args:
         shares: by task, each in [0, inf), not all 0; they need not sum to 1. Share 0: no batch.
         num: batches to hand out, n in [0, inf).
+        leaves_none_out: whether a task with a share that is rounded to no batch gets one after all,
+            from the task with most; not where there are fewer batches than such tasks.
 
     Raises:
         TypeError: a share is not a number, or `num` is not an integer.
@@ -36,6 +40,8 @@ def apportion(shares: Mapping[str, float], num: int) -> dict[str, int]:
     Example:
         >>> apportion({"rating": 0.5, "class": 0.3, "department": 0.2}, 9)
         {'rating': 4, 'class': 3, 'department': 2}
+        >>> apportion({"large": 0.9, "small": 0.1}, 4, leaves_none_out=True)
+        {'large': 3, 'small': 1}
     """
     check_integer("num", num, low=0)
     exact = {
@@ -51,6 +57,12 @@ def apportion(shares: Mapping[str, float], num: int) -> dict[str, int]:
     by_remainder = sorted(quotas, key=lambda task: counts[task] - quotas[task])
     for task in by_remainder[: num - sum(counts.values())]:
         counts[task] += 1
+    wanted = [task for task, quota in quotas.items() if quota]
+    if leaves_none_out and num >= len(wanted):
+        for task in wanted:
+            if not counts[task]:
+                counts[task] = 1
+                counts[max(counts, key=lambda name: counts[name])] -= 1
     return counts
 
 

@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="default: all that suit the task")
     parser.add_argument(
         "--budgets", nargs="+", default=["1/6", "1/4", "1/3"], help="of the full run"
     )
@@ -72,7 +72,10 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="try each arm's learning rates on held-out training rows",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.arms is None:
+        options.arms = [arm for arm in ARMS if arm not in TASKS[options.task].without]
+    return options
 
 
 def run_all(jobs: Sequence[Job], cores: Sequence[int]) -> None:

@@ -47,7 +47,8 @@ class Arm(ABC):
 
     Args:
         lr_factor: middle of its grid of learning rates, relative to full training's, in (0, inf).
-        revision: counted up when what it does changes, so that finished runs are run again.
+        revision: counted up when what it does changes otherwise than by its settings, so that
+            finished runs are run again.
     """
 
     lr_factor: float = 1.0
@@ -82,10 +83,6 @@ class Balanced(Arm):
 
     def attach(self, module: pl.LightningModule, flops: float) -> Attached:  # noqa: ARG002
         """A callback, the module unchanged."""
-        return self.balanced(flops)
-
-    def balanced(self, flops: float) -> Attached:
-        """The callback."""
         budget = Budget(Quantity(flops, Dimension.FLOP))
         return _Balanced(AttentionBalancer(budget, allocator=self.allocator, **self.options))
 
@@ -152,10 +149,10 @@ class _Peer(Attached):
 class Drawn(Balanced):
     """One random plan that the budget pays for to the end, another one with each seed of a run."""
 
-    def attach(self, module: pl.LightningModule, flops: float) -> Attached:  # noqa: ARG002
+    def attach(self, module: pl.LightningModule, flops: float) -> Attached:
         """The seed is that of the global random state."""
         allocator = Once(RandomAllocator(seed=torch.initial_seed()))
-        return replace(self, allocator=allocator).balanced(flops)
+        return Balanced.attach(replace(self, allocator=allocator), module, flops)
 
 
 def _static(allocator: Allocator, lr_factor: float = 1.0) -> Balanced:

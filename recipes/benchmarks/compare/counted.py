@@ -39,8 +39,7 @@ class CountedBudget(pl.Callback):
 
     Args:
         limit_flops: FLOPs of all training steps and declared probes, in (0, inf].
-        schedule: "linear", "cosine", "rex", "constant" or a `Schedule`, over the share spent, of
-            which each step gets the rate at its middle.
+        schedule: "linear", "cosine", "rex", "constant" or a `Schedule`, over the share spent.
         warmup: share of the budget spent on the linear warm-up, in [0, 1).
 
     Attributes:
@@ -48,7 +47,6 @@ class CountedBudget(pl.Callback):
         tag: set by a method that changes a step's cost otherwise than by what is trainable.
         spent: FLOPs so far.
         charged: the part of `spent` that probes took.
-        step_share: share of the budget that the last step took, in [0, 1].
         num_steps: optimizer steps taken.
         num_batches: training batches seen.
 
@@ -69,7 +67,7 @@ class CountedBudget(pl.Callback):
     def _reset(self) -> None:
         self.schedule = self._given
         self.tag: Hashable = None
-        self.spent = self.charged = self.step_share = 0.0
+        self.spent = self.charged = 0.0
         self.num_steps = self.num_batches = 0
         self.costs = StepCosts()
         self._rates: BudgetLR | None = None
@@ -148,11 +146,12 @@ class CountedBudget(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        assert self._rates is not None
+        self._rates.set(self.progress)
         names = (n for n, p in pl_module.named_parameters() if p.requires_grad)
         self._key = CostKey(batch_shapes(batch), frozenset(names), self.tag)
         cost = self.costs.known.get(self._key)
         expected = self.costs.bound(self._key.shapes) if cost is None else cost
-        self._set_rate(expected)
         if not self.can_afford(expected):
             self._stop(trainer)
         self._is_counted = cost is None
@@ -174,7 +173,6 @@ class CountedBudget(pl.Callback):
         self._close()
         self.costs.add(self._key, forward=self._forward, total=total)
         if self.can_afford(total):
-            self._set_rate(total)
             return
         if self.num_steps == 0:
             msg = f"Expected `limit_flops` to be at least {total:g}, but got {self.limit_flops:g}."
@@ -195,9 +193,7 @@ class CountedBudget(pl.Callback):
         self.num_batches += 1
         if self._is_over:
             return
-        cost = self.costs.known.get(self._key, 0.0)
-        self.spent += cost
-        self.step_share = cost / self.limit_flops
+        self.spent += self.costs.known.get(self._key, 0.0)
         self.num_steps = trainer.global_step
         self.clock.stop(self.spent, was_counted=self._is_counted)
 
@@ -216,11 +212,6 @@ class CountedBudget(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._close()
         pl_module.__dict__.pop("on_train_batch_start", None)
-
-    def _set_rate(self, cost: float) -> None:
-        """The rate in the middle of a step of this cost."""
-        assert self._rates is not None
-        self._rates.set(min(1.0, self.progress + cost / self.limit_flops / 2))
 
     def _stop(self, trainer: pl.Trainer) -> None:
         self._is_over = True

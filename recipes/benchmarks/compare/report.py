@@ -32,7 +32,7 @@ Table = Mapping[tuple[str, str], Runs]  # by arm and budget
 
 
 def load(task: str) -> Table:
-    """Finished runs of a task, those of old revisions left out."""
+    """Finished runs of a task, those with other settings left out."""
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for path in sorted((FOLDER / task / "test").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))

@@ -25,6 +25,8 @@ from recipes.vision import (
     small_vit,
 )
 
+_DEEP = ("last-8-cached", "last-8", "last-12-cached", "last-12")  # more units than most models have
+_ADAPTERS = ("lora", "rslora", "dora", "adalora")  # have no linear layer to sit on in a CNN
 BANKING77 = "BANKING77_DIR"  # folder of train.csv and test.csv, columns text and category
 
 
@@ -38,7 +40,10 @@ class Task(ABC):
         base_lr: middle of the grid of learning rates for full training, in (0, inf).
         precision: of the Trainer; the same for all arms.
         metric: of the test scores, a share, that rates are tuned by and tables show.
-        revision: counted up when it changes, so that finished runs are run again.
+        without: arms that are left out unless they are asked for, as they are others' doubles on
+            this model or cannot be had on it.
+        revision: counted up when it changes otherwise than by its settings, so that finished runs
+            are run again.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Task(ABC):
     base_lr: float
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    without: tuple[str, ...] = _DEEP
     revision: int = 1
 
     @abstractmethod
@@ -248,7 +254,14 @@ TASKS: dict[str, Task] = {
             metric="macro_f1",
             revision=2,
         ),
-        Fashion(name="fashion", epochs=4, base_lr=1e-3, num_train=5_000, num_test=10_000),
+        Fashion(
+            name="fashion",
+            epochs=4,
+            base_lr=1e-3,
+            num_train=5_000,
+            num_test=10_000,
+            without=_ADAPTERS,
+        ),
         FashionFromScratch(
             name="fashion-scratch",
             epochs=12,

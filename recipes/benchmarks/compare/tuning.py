@@ -29,7 +29,7 @@ def grid(task: str, arm: str) -> list[float]:
 def tuned_rate(task: str, arm: str) -> float:
     """The best rate of an arm's dev runs, averaged over the budgets tried; else its middle one.
 
-    Tries of another revision of arm or task do not count, nor rates tried on fewer budgets.
+    Tries with other settings of arm or task do not count, nor rates tried on fewer budgets.
     """
     scores = _tried(task, arm)
     most = max(map(len, scores.values()), default=0)

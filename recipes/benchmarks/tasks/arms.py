@@ -154,7 +154,7 @@ ARMS: dict[str, Arm] = {
     "round-robin": Ruled(rule=RoundRobin(), tuned_as="proportional"),
     "uncertainty": Ruled(rule=Uncertainty(), tuned_as="proportional", revision=2),
     "gradnorm": Ruled(rule=GradNormShares(alpha=1.0), tuned_as="proportional", revision=2),
-    "bandit": Ruled(rule=BanditShares(), tuned_as="proportional", revision=2),
+    "bandit": Ruled(rule=BanditShares(), tuned_as="proportional", revision=3),
     "apart": Ruled(rule=Proportional(), is_apart=True),
     "upgrad": Joint(module=_UpGrad),
     "joint": Joint(),

@@ -90,8 +90,8 @@ def test_the_best_rate_of_the_tries_is_taken(tiny, tmp_path):
 
 
 def test_rates_beyond_the_edge_are_tried_next(tiny):
-    def note(lr, score, budget="1/4"):
-        job = Job(task="tiny", arm="full", budget=budget, seed=tuning.DEV_SEED, lr=lr, is_dev=True)
+    def note(lr, score):
+        job = Job(task="tiny", arm="full", budget="1/4", seed=tuning.DEV_SEED, lr=lr, is_dev=True)
         job.path.parent.mkdir(parents=True, exist_ok=True)
         job.path.write_text(json.dumps({**asdict(job), "scores": {"accuracy": score}}))
 
@@ -119,6 +119,11 @@ def test_changed_settings_of_task_or_arm_have_another_file(tiny, monkeypatch):
     changed = job.path
     monkeypatch.setitem(TASKS, "tiny", replace(tiny, epochs=3))
     assert len({before, changed, job.path}) == 3
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_a_task_goes_without_are_arms(task):
+    assert set(task.without) < set(jobs.ARMS)
 
 
 @pytest.mark.parametrize("arm", jobs.ARMS)

@@ -7,8 +7,19 @@ import pytest
 
 from lightning_attnbal.allocate import InfeasibleMemoryError, Limits
 from lightning_attnbal.core import CACHED, FROZEN, FULL, Menu, Option, Problem
-from lightning_attnbal.multitask import TaskTerms, allocate_tasks
+from lightning_attnbal.multitask import PlanGain, TaskTerms, allocate_tasks
 from tests.unit.multitask.joint_cases import stack
+
+
+class Unsure(PlanGain):
+    """Does not know the last plan."""
+
+    def __call__(self, levels, steps):
+        return 1.0 * steps
+
+    def table(self, plans, values, steps):
+        return np.outer([*values[:-1], np.nan], steps)
+
 
 ONE = stack("one")
 REFUSED = {
@@ -18,6 +29,7 @@ REFUSED = {
     "floors": ([ONE, stack("two")], {"floor": 0.6}, "leave shares in steps of 1/20"),
     "caps": ([ONE, stack("two")], {"cap": 0.4}, "leave shares in steps of 1/20"),
     "gain": ([ONE], {"gain": lambda levels, steps: steps[:1]}, "`gain` of task 'one' to answer"),
+    "gains": ([ONE], {"gain": Unsure()}, "`gain` of task 'one' to answer"),
     "nan": ([ONE], {"gain": lambda levels, steps: np.nan * steps}, "`gain` of task 'one'"),
 }
 

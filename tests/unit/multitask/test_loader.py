@@ -274,18 +274,18 @@ def test_common_samples_are_refused_where_there_are_none(parts):
 
 
 def test_first_epoch_looks_at_every_task_soon():
-    sizes = {"big": 60, "rare": 1, "never": 2}
+    sizes = {"big": 60, "rare": 1, "few": 2}
     plain = TaskLoader(loaders(sizes), num_batches=20)
     early = TaskLoader(loaders(sizes), num_batches=20, first_within=2)
-    assert plain.planned == {"big": 19, "rare": 0, "never": 1}
-    assert early.planned == {"big": 18, "rare": 1, "never": 1}
+    assert plain.planned == {"big": 19, "rare": 0, "few": 1}
+    assert early.planned == {"big": 18, "rare": 1, "few": 1}
     steps = iter(early)
     first = tasks(islice(steps, 6))
     assert set(first) == set(sizes)
     resumed = TaskLoader(loaders(sizes), num_batches=20, first_within=2)
     resumed.load_state_dict(early.state_dict())
     assert rows(steps) == rows(resumed)
-    assert early.planned == resumed.planned == {"big": 18, "rare": 1, "never": 1}
+    assert early.planned == resumed.planned == {"big": 18, "rare": 1, "few": 1}
     assert tasks(early) == tasks(resumed) == tasks(plain)
 
 

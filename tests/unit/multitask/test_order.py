@@ -81,6 +81,19 @@ def test_apportion_refuses(shares, num, error, message):
         apportion(shares, num)
 
 
+@given(SHARES, st.integers(0, 12))
+@settings(max_examples=200, deadline=None)
+def test_apportion_leaves_no_task_out_where_there_are_enough(shares, num):
+    counts = apportion(shares, num, leaves_none_out=True)
+    wanted = {task for task, share in shares.items() if share}
+    assert sum(counts.values()) == num
+    if num >= len(wanted):
+        assert {task for task, count in counts.items() if count} == wanted
+    plain = apportion(shares, num)
+    if all(plain[task] for task in wanted):
+        assert counts == plain
+
+
 def test_interleave_refuses_a_negative_count():
     with pytest.raises(ValueError, match=r"Expected `counts\['b'\]` to be in \[0, inf\)"):
         interleave({"a": 1, "b": -1})

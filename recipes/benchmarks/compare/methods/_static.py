@@ -172,6 +172,5 @@ class _ProbeThenTrain(UnitTrainer):
 
     @override
     def before_batch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
-        middle = self.budget.progress + self.budget.step_share / 2  # of a step like the last
-        if len(self.trained) < len(self.units) and middle >= self._method.share:
+        if len(self.trained) < len(self.units) and self.budget.progress >= self._method.share:
             self.train(names_of(self.units))
