@@ -18,18 +18,22 @@ from lightning_attnbal.allocate import (
     FullAllocator,
     Limits,
     Progress,
+    full_levels,
     trained_units,
 )
 from lightning_attnbal.callbacks._exchange import exchange_rate
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.core import Level, Menu, Plan, Problem
 from lightning_attnbal.multitask import (
+    CoupledSolution,
+    Equivalents,
+    ForecastGain,
+    Mix,
     Outlook,
-    TaskSolution,
     TaskTerms,
-    allocate_tasks,
-    forecast_gain,
+    allocate_coupled,
     help_from_others,
+    step_equivalents,
 )
 
 if TYPE_CHECKING:
@@ -124,24 +128,20 @@ class TaskPlans:
             InfeasibleBudgetError: what is left buys not one step.
         """
         limits = _of_use(run)
-        affinity = _affinity(run)
-        shares = run.shares
-        terms: list[TaskTerms] = []
-        found: TaskSolution | None = None
-        for _ in range(2):  # what others do for a task depends on the shares, and they on it
-            terms = [self._terms(run, task, shares, affinity) for task in self.tasks]
-            if isinstance(run.allocator, FullAllocator):
-                terms = [
-                    _only(term, run.sessions[task].full_plan)
-                    for task, term in zip(self.tasks, terms, strict=True)
-                ]
-            found = self._best(run, terms, limits)
-            shares = dict(found.shares)
-        assert found is not None
+        equivalents = step_equivalents(run.affinity.estimates(), self.tasks)
+        terms = [self._terms(run, task, equivalents) for task in self.tasks]
+        if isinstance(run.allocator, FullAllocator):
+            terms = [
+                _only(term, run.sessions[task].full_plan)
+                for task, term in zip(self.tasks, terms, strict=True)
+            ]
+        found = self._best(run, terms, limits, equivalents)
         return self._decision(terms, found, limits)
 
-    def _best(self, run: TaskRun, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
-        best = self._allocate(terms, limits)
+    def _best(
+        self, run: TaskRun, terms: list[TaskTerms], limits: Limits, equivalents: Equivalents
+    ) -> CoupledSolution:
+        best = self._allocate(run, terms, limits, equivalents)
         now = [run.sessions[task].plan for task in self.tasks]
         stay = [
             _only(term, plan) if plan is not None and _offers(term.problem, plan) else None
@@ -152,30 +152,28 @@ class TaskPlans:
             return best
         settled = min(1.0, run.num_steps / (run.steps_per_epoch or 1))
         try:
-            same = self._allocate(kept, limits)
+            same = self._allocate(run, kept, limits, equivalents)
         except ValueError:  # the plans in force no longer fit what is left
             return best
         margin = self.settings.hysteresis * abs(same.value)
-        plans = [best.plans[task] if best.shares[task] else None for task in self.tasks]
+        chosen = best.solution
+        plans = [chosen.plans[task] if chosen.shares[task] else None for task in self.tasks]
         # what steps to the end would leave of the budget buys nothing else: then no margin holds
-        is_whole_run = limits.max_steps is not None and same.steps > limits.max_steps - 1
+        is_whole_run = limits.max_steps is not None and same.solution.steps > limits.max_steps - 1
         if not is_whole_run and any(map(_thaws, terms, now, plans)):
             weights = self.weights.values()
             whole = sum(weights) if self.settings.objective == "sum" else max(weights)
             margin = max(margin, _forecaster(run).thaw_margin * whole)
         return same if best.value <= same.value + settled * margin else best
 
-    def _allocate(self, terms: list[TaskTerms], limits: Limits) -> TaskSolution:
+    def _allocate(
+        self, run: TaskRun, terms: list[TaskTerms], limits: Limits, equivalents: Equivalents
+    ) -> CoupledSolution:
         s = self.settings
-        return allocate_tasks(terms, limits, objective=s.objective, grid=s.grid)
+        now = _mix(run, terms)
+        return allocate_coupled(terms, limits, equivalents, now, objective=s.objective, grid=s.grid)
 
-    def _terms(
-        self,
-        run: TaskRun,
-        task: str,
-        shares: Mapping[str, float],
-        affinity: Mapping[tuple[str, str], float],
-    ) -> TaskTerms:
+    def _terms(self, run: TaskRun, task: str, equivalents: Equivalents) -> TaskTerms:
         session = run.sessions[task]
         part = run.account.reference[task]
         problem = session.problem(run.dimension, run.batches_per_step)
@@ -183,12 +181,10 @@ class TaskPlans:
         progress = run.losses_of[task].progress(session.fresh)
         per_step = run.batches_per_step
         done = {t: n / per_step for t, n in run.account.batches.items()}
-        ahead = run.steps_ahead
         outlook = Outlook(
             progress=progress,
             epoch_steps=run.pass_steps(task),
-            helped=help_from_others(task, done, affinity),
-            coming=help_from_others(task, {t: ahead * s for t, s in shares.items()}, affinity),
+            helped=help_from_others(task, done, equivalents),
             scale=self._scale(task, progress),
             prior=_forecaster(run).prior,
             has_end=run.limits.max_steps is not None,
@@ -199,7 +195,7 @@ class TaskPlans:
             weight=self.settings.weight(task),
             floor=low,
             cap=high,
-            gain=forecast_gain(problem, outlook),
+            gain=ForecastGain(problem, outlook),
             epoch_steps=max(1, round(part * run.num_samples_batches / per_step)),
         )
 
@@ -216,13 +212,14 @@ class TaskPlans:
         return first if first > 0 else 1.0
 
     def _decision(
-        self, terms: list[TaskTerms], found: TaskSolution, limits: Limits
+        self, terms: list[TaskTerms], coupled: CoupledSolution, limits: Limits
     ) -> TaskDecision:
+        found = coupled.solution
         plans = {}
         for task, term in zip(self.tasks, terms, strict=True):
             steps = found.num_steps[task]
-            alone = _loss_change(term, found.plans[task], steps)
-            words = f"{found.shares[task]:.0%} of the steps, {steps}: {alone}"
+            gains = _gains(coupled.gains[task], found.plans[task], steps)
+            words = f"{found.shares[task]:.0%} of the steps, {steps}: {gains}"
             choice = Choice(
                 levels=found.plans[task],
                 method=f"tasks: {words}",
@@ -245,8 +242,12 @@ class TaskPlans:
         }
 
 
+def _levels(problem: Problem, plan: Plan) -> Levels:
+    return tuple(plan[menu.unit] for menu in problem.menus)
+
+
 def _offers(problem: Problem, plan: Plan) -> bool:
-    return problem.offers(tuple(plan[menu.unit] for menu in problem.menus))
+    return problem.offers(_levels(problem, plan))
 
 
 def _only(term: TaskTerms, plan: Plan) -> TaskTerms:
@@ -271,11 +272,24 @@ def _forecaster(run: TaskRun) -> ForecastAllocator:
     return own if isinstance(own, ForecastAllocator) else ForecastAllocator()
 
 
-def _loss_change(term: TaskTerms, levels: Levels, steps: int) -> str:
-    """What the steps are forecast to gain, in words."""
-    assert term.gain is not None
-    (gain,) = term.gain(levels, np.array([float(max(1, steps))]))
-    return f"forecast gain {gain:.2g}"
+def _gains(gain: ForecastGain, levels: Levels, steps: int) -> str:
+    """What the steps are forecast to gain, in words: the task's own, and for the other tasks."""
+    number = np.array([float(max(1, steps))])
+    (all_in_all,), (own,) = gain(levels, number), gain.without_credit()(levels, number)
+    others = f", for other tasks {all_in_all - own:.2g}" if all_in_all != own else ""
+    return f"forecast gain {own:.2g}{others}"
+
+
+def _mix(run: TaskRun, terms: list[TaskTerms]) -> Mix:
+    """The steps ahead as shares and plans stand; everything trains where there is no plan yet."""
+    ahead = run.steps_ahead
+    plans = {}
+    for term in terms:
+        plan = run.sessions[term.name].plan
+        levels = None if plan is None else _levels(term.problem, plan)
+        is_offered = levels is not None and term.problem.offers(levels)
+        plans[term.name] = levels if levels and is_offered else full_levels(term.problem)
+    return Mix(steps={task: ahead * share for task, share in run.shares.items()}, plans=plans)
 
 
 def _with_part_of_filling(problem: Problem, part: float) -> Problem:
@@ -299,11 +313,3 @@ def _of_use(run: TaskRun) -> Limits:
 def _is_from_scratch(session: Session) -> bool:
     units = [unit.name for unit in session.units]
     return Progress(fresh=session.fresh).is_from_scratch(units)
-
-
-def _affinity(run: TaskRun) -> dict[tuple[str, str], float]:
-    """(i, k) → what a step of i is worth to k, against a step of k; 0 within its error."""
-    matrix, errors = run.affinity.affinity()
-    sure = np.where(np.abs(matrix) > errors, matrix, 0.0)
-    tasks = run.planner.tasks
-    return {(i, k): float(sure[a, b]) for a, i in enumerate(tasks) for b, k in enumerate(tasks)}

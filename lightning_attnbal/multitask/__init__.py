@@ -2,11 +2,22 @@
 
 from lightning_attnbal.multitask._affinity import AffinityMeter
 from lightning_attnbal.multitask._affinity_gramian import GramianEngine, gramian_affinity
-from lightning_attnbal.multitask._affinity_matrix import Affinity, affinity_matrix
+from lightning_attnbal.multitask._affinity_matrix import (
+    Affinity,
+    affinity_matrix,
+    step_equivalents,
+)
 from lightning_attnbal.multitask._balancing import LossBalancer
-from lightning_attnbal.multitask._gains import Outlook, forecast_gain, help_from_others
+from lightning_attnbal.multitask._gains import ForecastGain, Outlook
 from lightning_attnbal.multitask._gradients import jacobian_backward, make_aggregator
 from lightning_attnbal.multitask._joint import allocate_tasks
+from lightning_attnbal.multitask._joint_coupled import (
+    CoupledSolution,
+    Equivalents,
+    Mix,
+    allocate_coupled,
+    help_from_others,
+)
 from lightning_attnbal.multitask._joint_terms import Gain, PlanGain, TaskSolution, TaskTerms
 from lightning_attnbal.multitask._loader import TaskLoader
 from lightning_attnbal.multitask._order import apportion, deal, interleave
@@ -22,10 +33,14 @@ __all__ = [
     "AffinityMeter",
     "BanditShares",
     "Bounded",
+    "CoupledSolution",
+    "Equivalents",
+    "ForecastGain",
     "Gain",
     "GradNormShares",
     "GramianEngine",
     "LossBalancer",
+    "Mix",
     "Outlook",
     "PlanGain",
     "Proportional",
@@ -41,14 +56,15 @@ __all__ = [
     "Uncertainty",
     "Uniform",
     "affinity_matrix",
+    "allocate_coupled",
     "allocate_tasks",
     "apportion",
     "deal",
-    "forecast_gain",
     "gramian_affinity",
     "help_from_others",
     "interleave",
     "jacobian_backward",
     "make_aggregator",
+    "step_equivalents",
     "task_worth",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,45 @@ def affinity_matrix(
     """
     pairs = [[_normalised(estimates, i, k, units) for k in tasks] for i in tasks]
     return Affinity(*np.moveaxis(np.array(pairs, dtype=np.float64), -1, 0))
+
+
+def step_equivalents(
+    estimates: Estimates, tasks: Sequence[str]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Own steps of task k that a step of task i stands for, unit by unit: (i, k) → unit → E.
+
+    Σ_u E_ik(u) = Σ_u v_ik(u) / Σ_u v_kk(u), clipped to [-1, 1]: what a step of i takes off the loss
+    of k, against what a step of k does, its head included (a task helps others through what they
+    share only). The sum is dealt out to the units in proportion to v_ik(u), those of the other sign
+    left out, so that a plan of i which trains some of them helps by their part.
+
+    A pair is missing where nothing is known of it: numerator or denominator lie within their error
+    (Σ_unit std_error, as in `affinity_matrix`), or k has nothing to gain.
+
+    Args:
+        estimates: of `AffinityMeter.estimates`.
+        tasks: their names.
+
+    Example:
+        >>> v = {
+        ...     ("a", "a"): {"low": Contribution(4.0, 0.1, 9)},
+        ...     ("b", "b"): {"low": Contribution(1.0, 0.1, 9), "head": Contribution(5.0, 0.1, 9)},
+        ...     ("a", "b"): {"low": Contribution(3.0, 0.2, 9)},
+        ... }
+        >>> step_equivalents(v, ["a", "b"])
+        {('a', 'b'): {'low': 0.5}}
+    """
+    found = {}
+    for i, k in permutations(tasks, 2):
+        cross, own = estimates.get((i, k), {}), estimates.get((k, k), {})
+        done, gained = (sum(c.mean for c in units.values()) for units in (cross, own))
+        noise, doubt = (sum(c.std_error for c in units.values()) for units in (cross, own))
+        if cross and gained > doubt and abs(done) > noise:
+            whole = min(1.0, max(-1.0, done / gained))
+            parts = {u: abs(c.mean) for u, c in cross.items() if c.mean * done > 0}
+            total = sum(parts.values())
+            found[i, k] = {u: whole * part / total for u, part in parts.items()}
+    return found
 
 
 def _normalised(

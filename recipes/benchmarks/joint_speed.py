@@ -24,7 +24,7 @@ from rich.table import Table
 
 from lightning_attnbal.allocate import Limits, Progress, Segment
 from lightning_attnbal.core import FULL
-from lightning_attnbal.multitask import Outlook, TaskTerms, allocate_tasks, forecast_gain
+from lightning_attnbal.multitask import ForecastGain, Outlook, TaskTerms, allocate_tasks
 from recipes.benchmarks._common import RESULTS, write_record
 from recipes.benchmarks.allocator_speed import SEEDS, best_time, tasks
 
@@ -73,7 +73,7 @@ def forecast(task: TaskTerms) -> TaskTerms:
     losses = [2 / (1 + 0.1 * step) for step in range(20)]
     progress = Progress(segments=tuple(Segment(trained=units, steps=1, loss=x) for x in losses))
     outlook = Outlook(progress=progress, epoch_steps=STEPS // 20)
-    return replace(task, gain=forecast_gain(task.problem, outlook), epoch_steps=STEPS // 20)
+    return replace(task, gain=ForecastGain(task.problem, outlook), epoch_steps=STEPS // 20)
 
 
 def measure(

@@ -40,9 +40,23 @@ def loaders(sign, seed):
     return data
 
 
-def run(folder, sign, seed):
+def helper_and_main(sign, seed):
+    """A task that counts, in batches of 80, and one that hardly does, in batches of 8.
+
+    They want the same, or (sign -1) the opposite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    data = {}
+    for task, batch, wanted in (("main", 10 * BATCH, 1.0), ("helper", BATCH, sign)):
+        x = torch.randn(60 * batch, WIDTH, generator=generator)
+        y = wanted * x.sum(1) + 0.1 * torch.randn(len(x), generator=generator)
+        data[task] = DataLoader(TensorDataset(x, y), batch, shuffle=True)
+    return data
+
+
+def run(folder, data, seed, **settings):
     pl.seed_everything(seed, verbose=False)
-    tasks = TaskSettings(epoch_batches=45, reach=4.0)
+    tasks = TaskSettings(epoch_batches=45, reach=4.0, **settings)
     balancer = AttentionBalancer("50%", units=["trunk", "head"], tasks=tasks, lr_schedule=None)
     trainer = pl.Trainer(
         callbacks=[balancer],
@@ -54,13 +68,13 @@ def run(folder, sign, seed):
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    trainer.fit(Shared(), loaders(sign, seed))
+    trainer.fit(Shared(), data)
     return balancer
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_task_that_harms_the_others_gets_its_floor(tmp_path, seed):
-    balancer = run(tmp_path, -1.0, seed)
+    balancer = run(tmp_path, loaders(-1.0, seed), seed)
     (seen,) = [e for e in balancer.events if isinstance(e, AffinityMeasured)][-1:]
     signs = [[value > 0 for value in row] for row in seen.affinity]
     assert signs == [[True, True, False], [True, True, False], [False, False, True]]
@@ -69,6 +83,14 @@ def test_a_task_that_harms_the_others_gets_its_floor(tmp_path, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_tasks_that_want_the_same_help_each_other(tmp_path, seed):
-    balancer = run(tmp_path, 1.0, seed)
+    balancer = run(tmp_path, loaders(1.0, seed), seed)
     (seen,) = [e for e in balancer.events if isinstance(e, AffinityMeasured)][-1:]
     assert min(value for row in seen.affinity for value in row) > 0.3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("sign", "share"), [(1.0, 0.85), (-1.0, 0.15)], ids=["help", "harm"])
+def test_a_cheap_task_gets_steps_for_what_it_does_for_others(tmp_path, sign, share, seed):
+    data = helper_and_main(sign, seed)
+    balancer = run(tmp_path, data, seed, weights={"helper": 0.02})
+    assert balancer.shares["helper"] == pytest.approx(share)

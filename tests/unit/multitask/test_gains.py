@@ -9,7 +9,7 @@ import pytest
 from lightning_attnbal.allocate import CurvePrior, Forecast, Progress, Segment
 from lightning_attnbal.core import FROZEN, FULL, Menu, Option, Problem
 from lightning_attnbal.measure import Contribution
-from lightning_attnbal.multitask import Outlook, forecast_gain, help_from_others, task_worth
+from lightning_attnbal.multitask import ForecastGain, Outlook, help_from_others, task_worth
 
 UNITS = ("low", "high", "head")
 
@@ -36,7 +36,7 @@ STEPS = np.array([0.0, 5.0, 20.0, 80.0, 320.0])
 
 
 def test_gain_grows_with_steps_and_with_what_trains():
-    gain = forecast_gain(make_problem(), outlook())
+    gain = ForecastGain(make_problem(), outlook())
     deep, shallow = gain((FULL, FULL, FULL), STEPS), gain((FROZEN, FROZEN, FULL), STEPS)
     assert (np.diff(deep) > 0).all()
     assert (deep[1:] > shallow[1:]).all()
@@ -44,29 +44,50 @@ def test_gain_grows_with_steps_and_with_what_trains():
 
 
 def test_scale_divides_the_forecast():
-    one, four = (forecast_gain(make_problem(), outlook(scale=s)) for s in (1.0, 4.0))
+    one, four = (ForecastGain(make_problem(), outlook(scale=s)) for s in (1.0, 4.0))
     levels = (FULL, FULL, FULL)
     assert four(levels, STEPS)[-1] == pytest.approx(one(levels, STEPS)[-1] / 4, rel=0.02)
 
 
 def test_coming_help_is_worth_own_steps():
     levels = (FULL, FULL, FULL)
-    alone = forecast_gain(make_problem(), outlook())
-    helped = forecast_gain(make_problem(), outlook(coming=15.0))
+    alone = ForecastGain(make_problem(), outlook())
+    helped = ForecastGain(make_problem(), outlook()).beside(15.0)
     assert helped(levels, np.array([5.0]))[0] == pytest.approx(
         alone(levels, np.array([20.0]))[0], rel=0.05
     )
 
 
-def test_harm_beyond_the_own_steps_counts_as_none():
-    gain = forecast_gain(make_problem(), outlook(coming=-50.0))
-    assert gain((FULL, FULL, FULL), np.array([10.0]))[0] < 1e-3
+def test_harm_beyond_the_own_steps_costs_what_as_many_steps_gain():
+    levels = (FULL, FULL, FULL)
+    alone = ForecastGain(make_problem(), outlook())
+    harmed = alone.beside(-50.0)(levels, np.array([10.0]))[0]
+    assert harmed == pytest.approx(-alone(levels, np.array([40.0]))[0], rel=0.05)
+
+
+@pytest.mark.parametrize("coming", [-30.0, 0.0, 30.0])
+def test_own_steps_on_top_of_the_others_begin_at_nothing(coming):
+    levels = (FULL, FULL, FULL)
+    alone = ForecastGain(make_problem(), outlook())
+    beside, on_top = alone.beside(coming), alone.beside(coming, is_on_top=True)
+    assert on_top(levels, STEPS)[0] == 0.0
+    assert on_top(levels, STEPS) == pytest.approx(
+        beside(levels, STEPS) - beside(levels, STEPS)[0], rel=0.02, abs=1e-3
+    )
+
+
+def test_credit_is_added_for_each_step_of_each_unit_that_trains():
+    alone = ForecastGain(make_problem(), outlook())
+    credited = alone.beside(0.0, {"low": 0.5, "head": 0.25})
+    for levels, more in [((FULL, FULL, FULL), 0.75), ((FROZEN, FULL, FULL), 0.25)]:
+        assert credited(levels, STEPS) - alone(levels, STEPS) == pytest.approx(more * STEPS)
+        assert credited.without_credit()(levels, STEPS) == pytest.approx(alone(levels, STEPS))
 
 
 def test_past_help_makes_later_own_steps_worth_less_without_it():
     levels = (FULL, FULL, FULL)
-    alone = forecast_gain(make_problem(), outlook())
-    spoilt = forecast_gain(make_problem(), outlook(helped=20.0))
+    alone = ForecastGain(make_problem(), outlook())
+    spoilt = ForecastGain(make_problem(), outlook(helped=20.0))
     assert spoilt(levels, np.array([40.0]))[0] == pytest.approx(
         alone(levels, np.array([20.0]))[0], rel=0.05
     )
@@ -74,7 +95,7 @@ def test_past_help_makes_later_own_steps_worth_less_without_it():
 
 def test_a_plan_that_freezes_a_new_head_gains_nothing():
     progress = Progress(segments=falling().segments, fresh=frozenset({"head"}))
-    gain = forecast_gain(make_problem(), outlook(progress=progress))
+    gain = ForecastGain(make_problem(), outlook(progress=progress))
     assert gain((FULL, FULL, FROZEN), STEPS).tolist() == [-math.inf] * len(STEPS)
 
 
@@ -93,8 +114,8 @@ def test_outlook_refuses_numbers_out_of_range(changes, words):
 
 
 def test_help_ignores_what_is_unknown_and_the_task_itself():
-    affinity = {("a", "a"): 1.0, ("b", "a"): 0.5, ("c", "a"): math.nan}
-    assert help_from_others("a", {"a": 100, "b": 10, "c": 7, "d": 3}, affinity) == 5.0
+    equivalents = {("a", "a"): {"low": 1.0}, ("b", "a"): {"low": 0.5}}
+    assert help_from_others("a", {"a": 100, "b": 10, "c": 7}, equivalents) == 5.0
 
 
 def pairs(count):
@@ -157,7 +178,8 @@ def test_many_plans_at_once_are_forecast_as_one_by_one(progress, prior):
 def test_gains_of_many_plans_are_those_of_each():
     problem = make_problem()
     progress = Progress(segments=uneven().segments, fresh=frozenset({"head"}))
-    gain = forecast_gain(problem, outlook(progress=progress, helped=3.0, coming=4.0, scale=2.0))
+    gain = ForecastGain(problem, outlook(progress=progress, helped=3.0, scale=2.0))
+    gain = gain.beside(4.0, {"high": 0.1}, is_on_top=True)
     plans = [plan for plan in product([FROZEN, FULL], repeat=3) if FULL in plan]
     values = np.array([problem.evaluate(plan)[1] for plan in plans])
     found = gain.table(plans, values, STEPS)
