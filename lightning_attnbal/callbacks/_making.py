@@ -25,6 +25,8 @@ from lightning_attnbal.measure import UnitSpec, discover_units
 from lightning_attnbal.multitask import AffinityMeter
 from lightning_attnbal.trainer import RateRule, TaskData
 
+_STRIDE = 4  # rows of which the affinity meter reads one: at half the time, errors 7 to 25 % larger
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunMaker:
@@ -91,6 +93,6 @@ class RunMaker:
             **common,
             serving=serving,
             sessions=dict(zip(loader.tasks, (session, *beside), strict=True)),
-            affinity=AffinityMeter(module, units, loader.tasks),
+            affinity=AffinityMeter(module, units, loader.tasks, stride=_STRIDE),
             planner=TaskPlans(settings=self.tasks, tasks=loader.tasks),
         )

@@ -23,7 +23,9 @@ from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
 from lightning_attnbal.trainer import TaskData
 
 BURST = 2  # sampled steps per task in a row
-_BURSTS = 4  # per epoch
+_BURSTS = 4  # per epoch, at first
+_ENOUGH = 16  # estimates of each task's own worth, after which
+_RARELY = 16  # one step in so many is sampled
 
 
 @dataclass(kw_only=True)
@@ -184,7 +186,9 @@ class TaskRun(Run):
             return True
         every = 50 * len(self.sessions) if self.steps_per_epoch is None else self.steps_per_epoch
         length = self._burst
-        return self.num_steps % max(2 * length, every // _BURSTS) < length
+        is_known = self.affinity.least_seen >= _ENOUGH
+        period = _RARELY * length if is_known else max(2 * length, every // _BURSTS)
+        return self.num_steps % period < length
 
     @property
     def _burst(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_attnbal.core import Unit, check_choice
+from lightning_attnbal.core import Unit, check_choice, check_integer
 from lightning_attnbal.measure import (
     Contribution,
     ContributionMeter,
@@ -23,6 +23,7 @@ from lightning_attnbal.multitask._affinity_matrix import Affinity, affinity_matr
 
 Tensors = dict[str, Tensor]
 """Tensors of one unit, by the name of the parameter they belong to."""
+_SMALL = 1 << 14  # numbers in a parameter that is always read as a whole
 
 
 class AffinityMeter:
@@ -45,8 +46,11 @@ class AffinityMeter:
     with NaN is counted in `skipped` with each step it meets, until the task's next step.
 
     Cost: T inner products over the trained weights per step, for T tasks, and T float32 copies of
-    them while a burst lasts. Nothing is drawn at random, and weights, gradients and moments are
-    only read. Under data parallelism all ranks have the same gradients: take one rank's state.
+    them while a burst lasts; with `stride` s about a part 1 / s of both: of large parameters a
+    burst reads every s-th row only, the next burst the rows after those, and their products count
+    s times, which is unbiased over s bursts. Nothing is drawn at random, and weights, gradients and
+    moments are only read. Under data parallelism all ranks have the same gradients: take one rank's
+    state.
 
     State (`state_dict`): per pair of tasks and unit count, mean and sum of squared deviations,
     combined over ranks exactly, and the kept directions, which each rank keeps to itself. All saved
@@ -56,9 +60,10 @@ class AffinityMeter:
         model: the model the units belong to.
         units: the units, forward order.
         tasks: names of the tasks, at least one, each once.
+        stride: rows of which one is read, in [1, inf), in parameters of 16,384 numbers and more.
 
     Raises:
-        ValueError: no tasks, or one named twice.
+        ValueError: no tasks, one named twice, or a stride below 1.
 
     Source:
         Fifty et al., "Efficiently Identifying Task Groupings for Multi-Task Learning" (TAG),
@@ -81,9 +86,15 @@ class AffinityMeter:
         {'all': 9.0}
     """
 
-    REDUCTIONS: ClassVar[Mapping[str, Reduction]] = {"products": "moments", "directions": "own"}
+    REDUCTIONS: ClassVar[Mapping[str, Reduction]] = {
+        "products": "moments",
+        "directions": "own",
+        "bursts": "own",
+    }
 
-    def __init__(self, model: nn.Module, units: Sequence[Unit], tasks: Sequence[str]) -> None:
+    def __init__(
+        self, model: nn.Module, units: Sequence[Unit], tasks: Sequence[str], *, stride: int = 1
+    ) -> None:
         if not tasks or len(set(tasks)) < len(tasks):
             msg = f"Expected `tasks` to be at least one name, each once, but got {list(tasks)}."
             raise ValueError(msg)
@@ -91,6 +102,8 @@ class AffinityMeter:
         self._parameters = {unit.name: _named_once(model, unit) for unit in units}
         self._products = {pair: _Products(units) for pair in product(tasks, tasks)}
         self._directions: dict[str, dict[str, Tensors]] = {}
+        self._stride = check_integer("stride", stride, low=1)
+        self._bursts = 0
 
     @property
     def skipped(self) -> int:
@@ -113,13 +126,31 @@ class AffinityMeter:
             ValueError: the meter doesn't know the task.
         """
         check_choice("task", task, self.tasks)
-        gradients = {unit: _gradients(those) for unit, those in self._parameters.items()}
+        self._bursts += not self._directions
+        gradients = {unit: self._gradients(those) for unit, those in self._parameters.items()}
         for earlier, directions in self._directions.items():
             for unit, moved in directions.items():
                 if moved.keys() <= gradients[unit].keys():
                     self._products[earlier, task].add(unit, (moved, gradients[unit]))
         self._directions.pop(task, None)  # freed before the new one is made
         self._directions[task] = self._step(gradients, optimizers)
+
+    def _rows(self, parameter: Tensor) -> slice | None:
+        """Which rows of the parameter are read in this burst; None: all."""
+        if self._stride == 1 or len(parameter) < self._stride or parameter.numel() < _SMALL:
+            return None
+        return slice(self._bursts % self._stride, None, self._stride)
+
+    def _gradients(self, parameters: Mapping[str, nn.Parameter]) -> Tensors:
+        """What is read of the gradients there are, of parameters that train."""
+        found = {}
+        for name, parameter in parameters.items():
+            if parameter.requires_grad and parameter.grad is not None:
+                rows, gradient = self._rows(parameter), parameter.grad
+                if rows is not None:
+                    gradient = _dense(gradient)[rows].contiguous()
+                found[name] = gradient
+        return found
 
     def _step(
         self, gradients: Mapping[str, Tensors], optimizers: Sequence[Optimizer]
@@ -128,13 +159,16 @@ class AffinityMeter:
         owner = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
         steps: dict[str, Tensors] = {}
         for unit, found in gradients.items():
-            for name, gradient in found.items():
+            for name in found:
                 parameter = self._parameters[unit][name]
-                optimizer = owner.get(id(parameter))
-                if optimizer is not None:
-                    direction = update_direction(optimizer, parameter, gradient, as_step=True)
-                    gain = momentum_gain(optimizer, parameter)
-                    steps.setdefault(unit, {})[name] = gain * direction  # never the gradient itself
+                optimizer, gradient = owner.get(id(parameter)), parameter.grad
+                if optimizer is not None and gradient is not None:
+                    rows = self._rows(parameter)
+                    direction = update_direction(
+                        optimizer, parameter, gradient, as_step=True, rows=rows
+                    )
+                    scale = momentum_gain(optimizer, parameter) * (self._stride if rows else 1)
+                    steps.setdefault(unit, {})[name] = scale * direction  # never the gradient
         return steps
 
     def forget(self, units: Iterable[str]) -> None:
@@ -146,6 +180,12 @@ class AffinityMeter:
     def estimates(self) -> dict[tuple[str, str], dict[str, Contribution]]:
         """The estimates by (task i that steps, task k that gains) and unit."""
         return {pair: found for pair, p in self._products.items() if (found := p.compute())}
+
+    @property
+    def least_seen(self) -> int:
+        """Estimates of what a task does for itself, of the task of which there are fewest."""
+        own = (self._products[task, task].compute().values() for task in self.tasks)
+        return min(max((found.count for found in units), default=0) for units in own)
 
     def values(self, task: str, weights: Mapping[str, float]) -> dict[str, float]:
         """What a step of `task` is worth per unit, to all tasks together: Σ_k w_k · v[task][k].
@@ -179,7 +219,7 @@ class AffinityMeter:
         directions = {
             task: {u: {**t} for u, t in d.items()} for task, d in self._directions.items()
         }
-        return {"products": found, "directions": directions}
+        return {"products": found, "directions": directions, "bursts": self._bursts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; tasks and units that are gone are dropped."""
@@ -191,6 +231,7 @@ class AffinityMeter:
             for task, d in state["directions"].items()
             if task in self.tasks
         }
+        self._bursts = state["bursts"]
 
     def _placed(self, unit: str, directions: Tensors) -> Tensors:
         """The directions where their parameters are."""
@@ -208,8 +249,11 @@ class _Products(ContributionMeter[tuple[Tensors, Tensors]]):
 
 def _inner(direction: Tensor, gradient: Tensor) -> Tensor:
     """⟨u, g⟩ as `cross_decrease` has it, in one pass over the numbers."""
-    dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
-    return torch.dot(direction.flatten(), dense.to(direction).flatten())
+    return torch.dot(direction.flatten(), _dense(gradient).to(direction).flatten())
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient if gradient.layout == torch.strided else gradient.to_dense()
 
 
 def _named_once(model: nn.Module, unit: Unit) -> dict[str, nn.Parameter]:
@@ -217,8 +261,3 @@ def _named_once(model: nn.Module, unit: Unit) -> dict[str, nn.Parameter]:
     by_name = dict(model.named_parameters(remove_duplicate=False))
     names = {id(by_name[name]): name for name in unit.parameters}
     return {name: by_name[name] for name in names.values()}
-
-
-def _gradients(parameters: Mapping[str, nn.Parameter]) -> Tensors:
-    """The gradients there are, of parameters that train."""
-    return {n: p.grad for n, p in parameters.items() if p.requires_grad and p.grad is not None}

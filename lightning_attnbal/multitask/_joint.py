@@ -9,8 +9,9 @@ import numpy as np
 
 from lightning_attnbal.allocate import Limits
 from lightning_attnbal.core import check_choice
-from lightning_attnbal.multitask._joint_build import Board, build
+from lightning_attnbal.multitask._joint_build import Board, build, list_offers
 from lightning_attnbal.multitask._joint_dual import least_cost
+from lightning_attnbal.multitask._joint_offers import Offers
 from lightning_attnbal.multitask._joint_solve import Answer, solve_sum, solve_worst
 from lightning_attnbal.multitask._joint_steps import Spender, further_gain, whole_steps
 from lightning_attnbal.multitask._joint_terms import Levels, TaskSolution, TaskTerms
@@ -82,8 +83,26 @@ def allocate_tasks(
         >>> [str(level) for level in solution.plans["easy"]]
         ['frozen', 'full']
     """
+    offers = list_offers(terms, limits, resolution)
+    return allocate_offers(terms, offers, limits, objective=objective, grid=grid, totals=totals)
+
+
+def allocate_offers(
+    terms: Sequence[TaskTerms],
+    offers: Sequence[Sequence[Offers | None]],
+    limits: Limits,
+    *,
+    objective: Literal["sum", "worst"],
+    grid: int,
+    totals: Sequence[float] | None = None,
+) -> TaskSolution:
+    """As `allocate_tasks`, of the plans in `list_offers`, which takes most of the time to find.
+
+    Raises:
+        ValueError: as `allocate_tasks`.
+    """
     check_choice("objective", objective, _SOLVERS)
-    board = build(terms, limits, grid, resolution, totals)
+    board = build(terms, offers, limits, grid, totals)
     every = np.arange(len(board.cases.total))
     answer = _SOLVERS[objective](board.tables, limits.remaining, every)
     if answer is None:

@@ -38,23 +38,33 @@ class Board:
     tables: Sequence[TaskTable]
 
 
-def build(
-    terms: Sequence[TaskTerms],
-    limits: Limits,
-    grid: int,
-    resolution: int,
-    totals: Sequence[float] | None,
-) -> Board:
-    """Check everything, find the plans worth having, and tabulate them.
+def list_offers(
+    terms: Sequence[TaskTerms], limits: Limits, resolution: int
+) -> list[list[Offers | None]]:
+    """Per task and prefix the plans worth having, whatever the gains, bounds and weights.
 
     Raises:
         ValueError: as `allocate_tasks`.
         InfeasibleMemoryError: the smallest plan of a task needs more memory.
     """
-    check_integer("grid", grid, low=1)
     check_integer("resolution", resolution, low=2)
+    check_tasks(terms)
+    return [_offers(task, terms, limits, resolution) for task in terms]
+
+
+def build(
+    terms: Sequence[TaskTerms],
+    offers: Sequence[Sequence[Offers | None]],
+    limits: Limits,
+    grid: int,
+    totals: Sequence[float] | None,
+) -> Board:
+    """Check shares and totals, and tabulate what the plans gain.
+
+    Raises:
+        ValueError: as `allocate_tasks`.
+    """
     every, bounds = _shares(terms, grid)
-    offers = [_offers(task, terms, limits, resolution) for task in terms]
     if totals is None:
         tried = default_totals(terms, offers, limits)
     else:
@@ -76,7 +86,7 @@ def _shares(terms: Sequence[TaskTerms], grid: int) -> tuple[list[Array], list[tu
     Raises:
         ValueError: as `allocate_tasks`.
     """
-    check_tasks(terms)
+    check_integer("grid", grid, low=1)
     fixed = [task.floor for task in terms if task.floor == task.cap > 0]
     if len(fixed) == len(terms) and abs(sum(fixed) - 1) < _ROUNDING:
         positions: Array = np.arange(len(terms) + 1.0)

@@ -12,7 +12,8 @@ import numpy as np
 from lightning_attnbal.allocate import Limits
 from lightning_attnbal.core import Problem, check_integer
 from lightning_attnbal.multitask._gains import ForecastGain
-from lightning_attnbal.multitask._joint import allocate_tasks
+from lightning_attnbal.multitask._joint import allocate_offers
+from lightning_attnbal.multitask._joint_build import list_offers
 from lightning_attnbal.multitask._joint_terms import Levels, TaskSolution, TaskTerms
 
 Equivalents = Mapping[tuple[str, str], Mapping[str, float]]
@@ -64,6 +65,7 @@ def allocate_coupled(
     *,
     objective: Literal["sum", "worst"] = "sum",
     grid: int = 20,
+    resolution: int = 32,
     rounds: int = 4,
 ) -> CoupledSolution:
     """As `allocate_tasks`, with each task credited for what its steps do for the others.
@@ -86,6 +88,7 @@ def allocate_coupled(
         now: the mix to begin with.
         objective: the weighted sum of gains, or the worst weighted gain.
         grid: shares are multiples of 1 / grid, in [1, inf).
+        resolution: plans per task and prefix, in [2, inf).
         rounds: programmes to solve, in [1, inf).
 
     Raises:
@@ -110,11 +113,12 @@ def allocate_coupled(
         (0.5, True)
     """
     check_integer("rounds", rounds, low=1)
+    offers = list_offers(terms, limits, resolution)
     best: CoupledSolution | None = None
     for _ in range(rounds if equivalents else 1):
         gains = _gains_at(terms, equivalents, now, objective, grid)
         beside = [replace(task, gain=gains[task.name]) for task in terms]
-        found = allocate_tasks(beside, limits, objective=objective, grid=grid)
+        found = allocate_offers(beside, offers, limits, objective=objective, grid=grid)
         steps = {name: found.steps * share for name, share in found.shares.items()}
         mix = Mix(steps=steps, plans=found.plans)
         value = _value(terms, equivalents, mix, objective)

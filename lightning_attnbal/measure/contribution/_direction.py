@@ -32,7 +32,12 @@ def geometry(optimizer: Optimizer) -> Geometry:
 
 @torch.no_grad()
 def update_direction(
-    optimizer: Optimizer, parameter: Tensor, gradient: Tensor, *, as_step: bool = False
+    optimizer: Optimizer,
+    parameter: Tensor,
+    gradient: Tensor,
+    *,
+    as_step: bool = False,
+    rows: slice | None = None,
 ) -> Tensor:
     """The direction the optimizer steps along for `gradient`: w ← w − lr · u. Changes nothing.
 
@@ -56,9 +61,10 @@ def update_direction(
         parameter: any shape.
         gradient: the same shape; a sparse one is made dense.
         as_step: whether v̂ is that of the step itself: u is then what Adam with beta_1 = 0 takes.
+        rows: of the first dimension, to have only a part of u; None: all.
 
     Returns:
-        u, shaped like the parameter, in float32 at least.
+        u, shaped like the parameter (those rows of it), in float32 at least.
 
     Raises:
         ValueError: the optimizer does not hold the parameter, or the shapes differ.
@@ -82,26 +88,40 @@ def update_direction(
             f"but got {tuple(gradient.shape)}."
         )
         raise ValueError(msg)
-    g = -wide(gradient) if group.get("maximize") else wide(gradient)
+    g = wide(_part(gradient, rows))
+    if group.get("maximize"):
+        g = -g
     if geometry(optimizer) != "adam":
         return g
-    root = _second_moment_root(optimizer.state.get(parameter), group, g if as_step else None)
+    state = optimizer.state.get(parameter)
+    root = _second_moment_root(state, group, g if as_step else None, rows)
     eps: float = group["eps"]
     return torch.div(g, (g.abs() if root is None else root).add_(eps))
 
 
+def _part(whole: Tensor, rows: slice | None) -> Tensor:
+    if rows is None:
+        return whole
+    dense = whole if whole.layout == torch.strided else whole.to_dense()
+    return dense[rows]
+
+
 def _second_moment_root(
-    state: dict[str, Any] | None, group: dict[str, Any], gradient: Tensor | None
+    state: dict[str, Any] | None,
+    group: dict[str, Any],
+    gradient: Tensor | None,
+    rows: slice | None,
 ) -> Tensor | None:
     """√v̂ of Adam, with `gradient` taken in if there is one; None before the first step."""
     steps = float(state.get("step", 0)) if state else 0.0
     if state is None or steps < 1:
         return None
     decay = float(group["betas"][1])
-    largest: Tensor = wide(state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"])
+    kept = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
+    largest: Tensor = wide(_part(state[kept], rows))
     if gradient is not None:
         steps += 1
-        moment = wide(state["exp_avg_sq"]).mul(decay)
+        moment = wide(_part(state["exp_avg_sq"], rows)).mul(decay)
         moment.addcmul_(gradient, gradient, value=1 - decay)
         largest = torch.maximum(largest, moment) if group["amsgrad"] else moment
     return torch.div(largest, 1 - decay**steps).sqrt_()

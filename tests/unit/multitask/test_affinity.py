@@ -218,6 +218,48 @@ def test_a_burst_crosses_nothing_with_the_one_before(model):
     assert {pair: f["low"].count for pair, f in meter.estimates().items()} == {("a", "b"): 3}
 
 
+class Wide(nn.Module):
+    """A parameter that is large enough to be read in parts, and one that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.large, self.small = (nn.Parameter(torch.zeros(n, 128)) for n in (128, 16))
+        self.units = [unit("all", "large", "small")]
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+def test_bursts_that_read_every_fourth_row_make_up_the_whole(make):
+    model = Wide()
+    optimizer = make(model.parameters(), lr=LR)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [p.shape for p in model.parameters()]
+    gradients = {t: [torch.randn(s, generator=generator) for s in shapes] for t in "ab"}
+
+    def see(meter, task):
+        for parameter, gradient in zip(model.parameters(), gradients[task], strict=True):
+            parameter.grad = gradient.clone()
+        meter.see(task, [optimizer])
+
+    see(AffinityMeter(model, model.units, "ab"), "a")
+    optimizer.step()  # Adam has its moments
+    whole, parts = (AffinityMeter(model, model.units, "ab", stride=s) for s in (1, 4))
+    for _ in range(4):
+        for meter in (whole, parts):
+            meter.begin()
+            for task in "aab":
+                see(meter, task)
+            meter.begin()  # as at the end of a burst
+    for pair, found in parts.estimates().items():
+        assert found["all"].mean == pytest.approx(whole.estimates()[pair]["all"].mean, rel=1e-4)
+        assert found["all"].std_error > 0
+
+
+@pytest.mark.parametrize("stride", [0, -2])
+def test_a_stride_is_at_least_one(model, stride):
+    with pytest.raises(ValueError, match="Expected `stride`"):
+        AffinityMeter(model, model.units, TASKS, stride=stride)
+
+
 def test_a_gradient_with_nan_is_counted_and_left_out(model):
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     meter = AffinityMeter(model, [model.units[0]], TASKS)

@@ -121,6 +121,17 @@ def test_adam_after_steps_uses_the_second_moment_as_it_stands(kind, settings):
         torch.testing.assert_close(update_direction(optimizer, weight, g), step)
 
 
+@pytest.mark.parametrize("settings", ADAM)
+@pytest.mark.parametrize("as_step", [False, True])
+def test_some_rows_are_those_of_the_whole(settings, as_step):
+    weight, g = parameter(), gradient()
+    optimizer = Adam([weight], lr=LR, **settings)
+    taken(optimizer, weight, g)
+    whole = update_direction(optimizer, weight, g, as_step=as_step)
+    some = update_direction(optimizer, weight, g, as_step=as_step, rows=slice(1, None, 2))
+    torch.testing.assert_close(some, whole[1::2])
+
+
 def test_adam_with_a_first_moment_steps_along_the_direction_of_that_moment():
     weight = parameter()
     optimizer = AdamW([weight], lr=LR, betas=(0.9, 0.99), weight_decay=0.0)
