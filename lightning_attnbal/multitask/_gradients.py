@@ -39,7 +39,7 @@ def make_aggregator(method: str, tasks: Sequence[str], **settings: Any) -> nn.Mo
     """An aggregator of TorchJD by name: makes one gradient of a Jacobian with a row per task.
 
     "upgrad" and "dualproj" project with SciPy instead of quadprog, and so need no further package.
-    "cagrad" and "nash_mtl" do (cvxpy and a solver); TorchJD's error names them.
+    "cagrad" and "nash_mtl" do: pip install 'lightning-attnbal[mtl-solvers]'.
 
     Args:
         method: such as "upgrad", "cagrad", "pcgrad", "mgda", "nash_mtl".
