@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 from typing_extensions import override
 
 from lightning_attnbal import AttentionBalancer
@@ -22,7 +25,9 @@ from lightning_attnbal.allocate import (
     Progress,
     RandomAllocator,
 )
-from lightning_attnbal.core import Budget, Dimension, Plan, Problem, Quantity
+from lightning_attnbal.core import Budget, Dimension, Plan, Problem, Quantity, Unit
+from lightning_attnbal.measure import Contribution, CrossBatchMeter, GradientUpdateMeter
+from lightning_attnbal.tracking import RunEnded
 from recipes.benchmarks.compare.counted import CountedBudget
 from recipes.benchmarks.compare.methods import (
     LISA,
@@ -97,7 +102,10 @@ class _Balanced(Attached):
             {"step": d.step, "spent": d.spent, "why": d.why, "plan": str(d.plan)}
             for d in self.balancer.history
         ]
-        return {"flops": self.balancer.flops.amount, "decisions": decisions}
+        (end,) = (e for e in self.balancer.events if isinstance(e, RunEnded))
+        left = max(0.0, 1 - end.spent / end.limit)
+        spent = {"flops": self.balancer.flops.amount, "ended": end.why, "left": left}
+        return {**spent, "decisions": decisions}
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,113 @@ class Once(Allocator):
         if current is None:
             return self.allocator.allocate(problem, limits, None, progress)
         return Choice(levels=tuple(current.values()), method="as decided at first")
+
+
+@dataclass(frozen=True)
+class Every(Allocator):
+    """Decides again after so many steps, whatever the epoch.
+
+    Args:
+        allocator: that decides.
+        steps: in [1, inf).
+    """
+
+    allocator: Allocator
+    steps: int
+
+    @override
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
+        choice = self.allocator.allocate(problem, limits, current, progress)
+        if choice.is_final:
+            return choice
+        return replace(choice, num_steps=min(choice.num_steps or self.steps, self.steps))
+
+
+@dataclass(frozen=True)
+class ProbeFirst(Allocator):
+    """The head alone, on cached features, for a share of the budget; then everything.
+
+    Args:
+        share: of what there is when it decides first, in (0, 1).
+
+    Source:
+        Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+        Out-of-Distribution", ICLR 2022. They probe to convergence; here a share of the budget.
+    """
+
+    share: float = 0.2
+
+    @override
+    def allocate(
+        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
+    ) -> Choice:
+        head = LastKAllocator(1, caches=True).allocate(problem, limits, current, progress)
+        trained = (problem.menus[-1].unit,)
+        cost, once = problem.evaluate(head.levels)[0], problem.one_off(head.levels)
+        probed = sum(s.steps for s in progress.segments if s.trained == trained)
+        whole = replace(limits, remaining=limits.remaining + limits.total(probed, cost, once))
+        probe = replace(whole, remaining=self.share * whole.remaining)
+        left = math.floor(probe.steps(cost, once) - probed)
+        if left >= 1:
+            return replace(head, num_steps=left)
+        return FullAllocator().allocate(problem, limits, current, progress)
+
+
+class SameBatch(pl.Callback):
+    """Contributions as gradient times update on the batch that gave the update: biased upwards.
+
+    Reaches into the run, as no user is meant to choose this.
+    """
+
+    def __init__(self, balancer: AttentionBalancer) -> None:
+        self.balancer = balancer
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        run = self.balancer._run
+        assert run is not None
+        run.session.worth._meter = _SameBatchMeter(pl_module, self.balancer.units)
+
+
+class _SameBatchMeter(CrossBatchMeter):
+    """`GradientUpdateMeter` where the other one is expected."""
+
+    def __init__(self, model: nn.Module, units: Sequence[Unit]) -> None:
+        super().__init__(model, units)
+        self._naive = GradientUpdateMeter(model, units)
+
+    @property
+    @override
+    def is_pending(self) -> bool:
+        return False
+
+    @override
+    def before_step(self, *, starts: bool, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        if starts:
+            self._naive.before_step()
+
+    @override
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._naive.after_step(optimizers)
+
+    @override
+    def compute(self) -> dict[str, Contribution]:
+        return self._naive.compute()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naive(Balanced):
+    """Ours, with contributions that are not debiased."""
+
+    @override
+    def attach(self, module: pl.LightningModule, flops: float) -> Attached:
+        """The meter is another one from the first step on."""
+        attached = super().attach(module, flops)
+        assert isinstance(attached, _Balanced)
+        attached.callbacks = [attached.balancer, SameBatch(attached.balancer)]
+        return attached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +293,9 @@ ARMS: dict[str, Arm] = {
     "random": Drawn(lr_factor=2.0, options=_STATIC),
     "once": Balanced(allocator=Once(ForecastAllocator()), revision=2),
     "lp-ft": _peer(LPFT()),
+    "lp-ft-cached": Balanced(
+        allocator=ProbeFirst(), options={"calibration_steps": 1, "probes": 0.0}
+    ),
     "lora": _peer(Lora()),
     "rslora": _peer(Lora(kind="rslora")),
     "dora": _peer(Lora(kind="dora")),
@@ -190,6 +308,8 @@ ARMS: dict[str, Arm] = {
     "badam": _peer(BAdam()),
     "scheduled-thaw": _peer(ScheduledThaw()),
     "no-forecast": Balanced(allocator=FrontierAllocator()),
+    "no-debiasing": Naive(),
+    "every-50-steps": Balanced(allocator=Every(ForecastAllocator(), 50)),
     "no-fit": Balanced(allocator=ForecastAllocator(fits=False), revision=2),
     "no-cache": Balanced(options={"levels": ("frozen", "full")}, revision=2),
     "probes": Balanced(options={"probes": 0.02}, revision=2),

@@ -52,3 +52,30 @@ def plot_quality(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
+
+
+def plot_regret(points: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
+    """Ours less the best static plan in hindsight against the share of the full run's cost.
+
+    Args:
+        points: by task (cost share, mean difference in points, half of the interval).
+        path: PNG file to write.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for k, (task, line) in enumerate(points.items()):
+        costs, means, halves = zip(*line, strict=True)
+        look = {"color": _COLOURS[k % len(_COLOURS)], "marker": _MARKERS[k % len(_MARKERS)]}
+        axes.errorbar(costs, means, yerr=halves, label=task, capsize=3, linewidth=2, **look)
+    axes.axhline(0, color="black", linewidth=1)
+    ticks = sorted({cost for line in points.values() for cost, _, _ in line})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{100 * cost:.3g} %" for cost in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("share of the full run's FLOPs")
+    axes.set_ylabel("points")
+    axes.set_title("Ours less the best static plan in hindsight")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)

@@ -24,6 +24,7 @@ import torch
 from recipes.benchmarks._bf16 import use_float32_products
 from recipes.benchmarks._common import RESULTS, machine, trainer
 from recipes.benchmarks.compare.arms import ARMS
+from recipes.benchmarks.compare.engagement import Engagement
 from recipes.benchmarks.compare.reference import full_flops, write_whole
 from recipes.benchmarks.compare.tasks import TASKS
 
@@ -92,10 +93,10 @@ def run(job: Job) -> dict[str, Any]:
     pl.seed_everything(job.seed, verbose=False)
     module = task.module(data, job.lr)
     attached = arm.attach(module, job.share * flops)
-    clock = CpuClock()
+    clock, engagement = CpuClock(), Engagement()
     with tempfile.TemporaryDirectory() as folder:
         fit = trainer(
-            [clock, *attached.callbacks],
+            [clock, *attached.callbacks, engagement],
             Path(folder),
             max_epochs=-1,
             limit_val_batches=0,
@@ -111,6 +112,7 @@ def run(job: Job) -> dict[str, Any]:
         "steps": len(clock.losses),
         "losses": [round(x, 4) for x in smoothed(clock.losses)],
         **attached.report(),
+        "engagement": engagement.report(),
         "machine": machine(),
     }
 

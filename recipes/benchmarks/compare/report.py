@@ -17,7 +17,7 @@ from typing import Any
 from scipy import stats
 
 from recipes.benchmarks.compare.arms import ARMS
-from recipes.benchmarks.compare.figures import plot_quality
+from recipes.benchmarks.compare.figures import plot_quality, plot_regret
 from recipes.benchmarks.compare.job import FOLDER, Job
 from recipes.benchmarks.compare.tasks import TASKS
 from recipes.benchmarks.compare.tuning import tuned_rate
@@ -25,6 +25,8 @@ from recipes.benchmarks.compare.tuning import tuned_rate
 HERE = Path(__file__).parent
 OURS, FULL = "ours", "full"
 STATIC = (FULL, "last-")
+REGRET = "regret.png"
+_HANDED_BACK = 0.02  # of the budget; what is left of less is the step that no longer fitted
 
 Run = Mapping[str, Any]
 Runs = Mapping[int, Run]  # by seed
@@ -98,7 +100,7 @@ def section(task: str) -> list[str]:
         cells = [cell(table.get((arm, budget), {})) for budget in budgets]
         lines.append(f"| {arm} | {tuned_rate(task, arm):g} | " + " | ".join(cells) + " |")
     lines += ["", *differences(table, arms, budgets), "", *regret(table, arms, budgets)]
-    return [*lines, "", *times(table, budgets), ""]
+    return [*lines, "", *times(table, budgets), "", *ends(table), "", *engagement(table), ""]
 
 
 def cell(runs: Runs) -> str:
@@ -135,6 +137,32 @@ def signed(mean: float, half: float) -> str:
     return f"**{text}**" if abs(mean) > half else text
 
 
+def best_static(
+    table: Table, arms: Sequence[str], budget: str
+) -> tuple[str, tuple[float, float, int] | None] | None:
+    """The static arm of the best mean, and ours less it; None where there are no runs of both."""
+    means = {
+        arm: statistics.mean(score(run) for run in table[arm, budget].values())
+        for arm in arms
+        if arm.startswith(STATIC) and (arm, budget) in table
+    }
+    if not means or (OURS, budget) not in table:
+        return None
+    best = max(means, key=lambda arm: means[arm])
+    return best, paired(table[OURS, budget], table[best, budget])
+
+
+def regret_points(table: Table) -> list[tuple[float, float, float]]:
+    """(cost share, ours less the best static plan, half its interval) for each budget."""
+    arms, points = {arm for arm, _ in table}, []
+    for budget in sorted({budget for _, budget in table}, key=Fraction):
+        found = best_static(table, sorted(arms), budget)
+        if found is not None and found[1] is not None:
+            mean, half, _ = found[1]
+            points.append((float(Fraction(budget)), mean, 0.0 if math.isinf(half) else half))
+    return points
+
+
 def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
     """Ours against the best static plan in hindsight, and against the whole full run."""
     head = [
@@ -144,19 +172,14 @@ def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[st
     ]
     rows = []
     for budget in budgets:
-        ours = table.get((OURS, budget), {})
-        fixed = {
-            arm: statistics.mean(score(r) for r in table[arm, budget].values())
-            for arm in arms
-            if arm.startswith(STATIC) and (arm, budget) in table
-        }
-        if not ours or not fixed:
+        found = best_static(table, arms, budget)
+        if found is None:
             continue
-        best = max(fixed, key=lambda arm: fixed[arm])
-        static = paired(ours, table[best, budget])
+        best, static = found
+        ours = table[OURS, budget]
         whole = paired(ours, table.get((FULL, "1"), {}))
         steps = statistics.mean(run["steps"] for run in ours.values())
-        cells = ["" if found is None else signed(*found[:2]) for found in (static, whole)]
+        cells = ["" if pair is None else signed(*pair[:2]) for pair in (static, whole)]
         rows.append(f"| {budget} | {best} | {cells[0]} | {cells[1]} | {steps:.0f} |")
     return [*head, *rows] if rows else []
 
@@ -182,6 +205,38 @@ def times(table: Table, budgets: Sequence[str]) -> list[str]:
     return lines
 
 
+def ends(table: Table) -> list[str]:
+    """Runs of ours that handed part of the budget back, and why."""
+    lines = ["| budget | seed | handed back | why |", "|---|---|---|---|"]
+    runs = [
+        (budget, seed, run)
+        for (arm, budget), by_seed in table.items()
+        for seed, run in by_seed.items()
+        if arm == OURS
+    ]
+    for budget, seed, run in sorted(runs, key=lambda row: (Fraction(row[0]), row[1])):
+        if run.get("left", 0.0) > _HANDED_BACK:
+            lines.append(f"| {budget} | {seed} | {run['left']:.0%} | {run['ended']} |")
+    return lines if len(lines) > 2 else []
+
+
+def engagement(table: Table) -> list[str]:
+    """Whether all runs trained what they said they would."""
+    runs = [run for runs in table.values() for run in runs.values() if "engagement" in run]
+    if not runs:
+        return []
+    odd = [run for run in runs if run["engagement"]["idle"] or run["engagement"]["leaked"]]
+    lines = [
+        f"Engagement: in {len(runs) - len(odd)} of {len(runs)} runs all that was to train moved, "
+        "and nothing else."
+    ]
+    for run in odd:
+        idle, leaked = (len(run["engagement"][key]) for key in ("idle", "leaked"))
+        about = f"{run['arm']}, {run['budget']}, seed {run['seed']}"
+        lines.append(f"- {about}: {idle} parameters should have moved, {leaked} should not have.")
+    return lines
+
+
 def table_points(
     table: Table, value: Callable[[Run], float], order: Sequence[str]
 ) -> dict[str, list[tuple[float, float, float]]]:
@@ -196,6 +251,8 @@ def table_points(
 def page() -> str:
     """The whole page."""
     lines = [(HERE / "PROTOCOL.md").read_text(encoding="utf-8").rstrip(), ""]
+    if any(regret_points(load(task)) for task in TASKS):
+        lines += [f"![Ours less the best static plan in hindsight](figures/{REGRET})", ""]
     for task in TASKS:
         lines += section(task)
     return "\n".join(lines).rstrip() + "\n"
@@ -208,6 +265,9 @@ def main() -> None:
         if table:
             lines = table_points(table, score, list(ARMS))
             plot_quality(task, name_of(task), lines, HERE / "figures" / f"{task}.png")
+    points = {task: found for task in TASKS if (found := regret_points(load(task)))}
+    if points:
+        plot_regret(points, HERE / "figures" / REGRET)
     (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
 
 

@@ -7,9 +7,13 @@ from functools import partial
 import pytest
 import torch
 
+from lightning_attnbal.allocate import FullAllocator, Limits, Progress, Segment
+from lightning_attnbal.core import CACHED, FROZEN, FULL, Menu, Option, Problem
 from lightning_attnbal.measure import flop_counter
+from recipes.benchmarks._common import trainer
 from recipes.benchmarks.compare import job as jobs
 from recipes.benchmarks.compare import report, tuning
+from recipes.benchmarks.compare.arms import ARMS, Every, ProbeFirst
 from recipes.benchmarks.compare.job import Job, run, smoothed
 from recipes.benchmarks.compare.reference import count_full, full_flops
 from recipes.benchmarks.compare.tasks import TASKS, Task, split_by_source
@@ -179,3 +183,87 @@ def test_smoothed_keeps_the_mean():
 
 def test_the_page_is_what_the_results_say():
     assert (report.HERE / "RESULTS.md").read_text(encoding="utf-8") == report.page()
+
+
+def a_problem(budget=1000.0):
+    """Three units that cost 1 forward and 1 for weights and for what is below, each."""
+    low = (
+        Option(level=CACHED, cost=0.0, once=50.0),
+        Option(level=FROZEN, cost=1.0, cost_above=1.0),
+        Option(level=FULL, cost=3.0, cost_above=2.0, value=1.0),
+    )
+    head = Menu("head", (Option(level=FULL, cost=2.0, value=1.0),))
+    return Problem((Menu("low", low), Menu("high", low), head)), Limits(
+        remaining=budget, epoch_steps=50
+    )
+
+
+def test_probing_first_takes_its_share_on_the_cache_and_then_trains_everything():
+    problem, limits = a_problem()
+    first = ProbeFirst(share=0.2)(problem, limits)
+    assert [str(first[u]) for u in ("low", "high", "head")] == ["cached", "cached", "full"]
+    assert limits.total(first.num_steps, 2.0, 100.0) == pytest.approx(200, abs=2)
+    half = Progress(segments=(Segment(trained=("head",), steps=first.num_steps // 2),))
+    spent = limits.total(first.num_steps // 2, 2.0, 100.0)
+    again = ProbeFirst(share=0.2)(problem, replace(limits, remaining=1000 - spent), first, half)
+    assert again.num_steps == pytest.approx(first.num_steps - first.num_steps // 2, abs=1)
+    over = Progress(segments=(Segment(trained=("head",), steps=first.num_steps),))
+    then = ProbeFirst(share=0.2)(problem, replace(limits, remaining=800), again, over)
+    assert [str(then[u]) for u in ("low", "high", "head")] == ["full"] * 3
+
+
+def test_deciding_every_so_often_cuts_the_plans_steps():
+    problem, limits = a_problem()
+    assert Every(FullAllocator(), 7)(problem, limits).num_steps == 7
+    longest = FullAllocator()(problem, limits).num_steps
+    assert Every(FullAllocator(), 10_000)(problem, limits).num_steps == longest > 7
+
+
+def test_no_debiasing_measures_on_the_same_batch(tiny):
+    data = tiny.data(0, is_dev=False)
+    module = tiny.module(data, 1e-3)
+    flops = full_flops(tiny, False, jobs.FOLDER / "tiny")
+    found = {}
+    for name in ("ours", "no-debiasing"):
+        torch.manual_seed(0)
+        attached = ARMS[name].attach(tiny.module(data, 1e-3), flops / 2)
+        fit = trainer(attached.callbacks, jobs.FOLDER, max_epochs=-1, limit_val_batches=0)
+        fit.fit(module, datamodule=data)
+        worth = attached.balancer._run.session.worth
+        found[name] = sum(c.mean for c in worth._meter.compute().values())
+    assert found["no-debiasing"] > found["ours"]  # noise meets itself
+
+
+def test_a_run_says_what_it_handed_back_and_whether_it_trained_as_planned(tiny):
+    result = run(Job(task="tiny", arm="ours", budget="1/2", seed=0, lr=1e-3))
+    assert result["ended"]
+    assert 0 <= result["left"] < 1
+    assert (result["engagement"]["idle"], result["engagement"]["leaked"]) == ([], [])
+
+
+def a_run(arm, **changes):
+    told = {"idle": [], "leaked": []}
+    about = {"arm": arm, "budget": "1", "seed": 0, "left": 0.0, "ended": "", "engagement": told}
+    return {**about, "task": "banking77", "scores": {"accuracy": 0.9}, **changes}
+
+
+def test_the_page_tells_of_budget_handed_back_and_of_runs_that_did_not_do_as_they_say():
+    odd = a_run("lisa", engagement={"idle": ["a"], "leaked": ["b", "c"]})
+    ours = {0: a_run("ours", left=0.4, ended="nothing left to gain"), 1: a_run("ours", left=0.001)}
+    table = {("ours", "1"): ours, ("lisa", "1"): {0: odd}}
+    assert report.ends(table)[2:] == ["| 1 | 0 | 40% | nothing left to gain |"]
+    lines = report.engagement(table)
+    assert "2 of 3 runs" in lines[0]
+    assert lines[1:] == ["- lisa, 1, seed 0: 1 parameters should have moved, 2 should not have."]
+
+
+def test_regret_is_against_the_best_static_arm():
+    table = {
+        ("ours", "1/2"): {s: a_run("ours", scores={"accuracy": 0.9 + s / 100}) for s in (0, 1)},
+        ("last-2", "1/2"): {s: a_run("last-2", scores={"accuracy": 0.89}) for s in (0, 1)},
+        ("full", "1/2"): {0: a_run("full", scores={"accuracy": 0.5})},
+        ("lisa", "1/2"): {0: a_run("lisa", scores={"accuracy": 0.99})},
+    }
+    ((cost, mean, half),) = report.regret_points(table)
+    assert (cost, mean) == (0.5, pytest.approx(1.5))
+    assert half > 0
