@@ -218,7 +218,7 @@ class TaskPlans:
         plans = {}
         for task, term in zip(self.tasks, terms, strict=True):
             steps = found.num_steps[task]
-            gains = _gains(coupled.gains[task], found.plans[task], steps)
+            gains = _gains(coupled.gains[task], found.plans[task], steps, term.weight)
             words = f"{found.shares[task]:.0%} of the steps, {steps}: {gains}"
             choice = Choice(
                 levels=found.plans[task],
@@ -272,11 +272,11 @@ def _forecaster(run: TaskRun) -> ForecastAllocator:
     return own if isinstance(own, ForecastAllocator) else ForecastAllocator()
 
 
-def _gains(gain: ForecastGain, levels: Levels, steps: int) -> str:
-    """What the steps are forecast to gain, in words: the task's own, and for the other tasks."""
+def _gains(gain: ForecastGain, levels: Levels, steps: int, weight: float) -> str:
+    """What the steps are forecast to gain, in words: the task itself, and the others together."""
     number = np.array([float(max(1, steps))])
     (all_in_all,), (own,) = gain(levels, number), gain.without_credit()(levels, number)
-    others = f", for other tasks {all_in_all - own:.2g}" if all_in_all != own else ""
+    others = f", for other tasks {weight * (all_in_all - own):.2g}" if all_in_all != own else ""
     return f"forecast gain {own:.2g}{others}"
 
 

@@ -137,7 +137,7 @@ class AffinityMeter:
 
     def _rows(self, parameter: Tensor) -> slice | None:
         """Which rows of the parameter are read in this burst; None: all."""
-        if self._stride == 1 or len(parameter) < self._stride or parameter.numel() < _SMALL:
+        if self._stride == 1 or parameter.numel() < _SMALL or len(parameter) < self._stride:
             return None
         return slice(self._bursts % self._stride, None, self._stride)
 

@@ -224,7 +224,8 @@ class Wide(nn.Module):
     def __init__(self):
         super().__init__()
         self.large, self.small = (nn.Parameter(torch.zeros(n, 128)) for n in (128, 16))
-        self.units = [unit("all", "large", "small")]
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.units = [unit("all", "large", "small", "scale")]
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
