@@ -24,7 +24,7 @@ from lightning_attnbal.trainer import TaskData
 
 BURST = 2  # sampled steps per task in a row
 _BURSTS = 4  # per epoch, at first
-_ENOUGH = 16  # estimates of each task's own worth, after which
+_ENOUGH = 16  # estimates of what a task does for itself, mean over the tasks, after which
 _RARELY = 16  # one step in so many is sampled
 
 
@@ -186,7 +186,7 @@ class TaskRun(Run):
             return True
         every = 50 * len(self.sessions) if self.steps_per_epoch is None else self.steps_per_epoch
         length = self._burst
-        is_known = self.affinity.least_seen >= _ENOUGH
+        is_known = self.affinity.mean_seen >= _ENOUGH
         period = _RARELY * length if is_known else max(2 * length, every // _BURSTS)
         return self.num_steps % period < length
 

@@ -182,10 +182,11 @@ class AffinityMeter:
         return {pair: found for pair, p in self._products.items() if (found := p.compute())}
 
     @property
-    def least_seen(self) -> int:
-        """Estimates of what a task does for itself, of the task of which there are fewest."""
+    def mean_seen(self) -> float:
+        """Estimates of what a task does for itself, mean over the tasks."""
         own = (self._products[task, task].compute().values() for task in self.tasks)
-        return min(max((found.count for found in units), default=0) for units in own)
+        most = [max((found.count for found in units), default=0) for units in own]
+        return sum(most) / len(most)
 
     def values(self, task: str, weights: Mapping[str, float]) -> dict[str, float]:
         """What a step of `task` is worth per unit, to all tasks together: Σ_k w_k · v[task][k].
