@@ -40,8 +40,8 @@ from lightning_attnbal.callbacks._stopwatch import (
     Stopwatch,
     timed,
 )
+from lightning_attnbal.callbacks._task_bursts import BURST
 from lightning_attnbal.callbacks._task_ranks import refuse_ranks
-from lightning_attnbal.callbacks._task_run import BURST
 from lightning_attnbal.callbacks._task_settings import TaskSettings
 from lightning_attnbal.callbacks._timing import StepClock
 from lightning_attnbal.callbacks._view import RunView

@@ -25,7 +25,7 @@ from lightning_attnbal.measure import UnitSpec, discover_units
 from lightning_attnbal.multitask import AffinityMeter
 from lightning_attnbal.trainer import RateRule, TaskData
 
-_STRIDE = 4  # rows of which the affinity meter reads one: at half the time, errors 7 to 25 % larger
+_STRIDE = 4  # rows of which the affinity meter reads one: half the time (figures: multitask/README)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,15 +17,11 @@ from lightning_attnbal.callbacks._run import Run
 from lightning_attnbal.callbacks._session import Session
 from lightning_attnbal.callbacks._solving import limits_of, with_rate
 from lightning_attnbal.callbacks._task_account import TaskAccount
+from lightning_attnbal.callbacks._task_bursts import BURST, Bursts
 from lightning_attnbal.callbacks._task_plans import TaskDecision, TaskPlans
 from lightning_attnbal.core import Dimension, Plan
 from lightning_attnbal.multitask import AffinityMeter, TaskLoader, task_worth
 from lightning_attnbal.trainer import TaskData
-
-BURST = 2  # sampled steps per task in a row
-_BURSTS = 4  # per epoch, at first
-_ENOUGH = 16  # estimates of what a task does for itself, mean over the tasks, after which
-_RARELY = 16  # one step in so many is sampled
 
 
 @dataclass(kw_only=True)
@@ -58,10 +54,10 @@ class TaskRun(Run):
     lengths: dict[str, int] = field(default_factory=dict)
     _plans: dict[str, Plan] = field(default_factory=dict)
     _is_new_step: bool = True
-    _is_in_burst: bool = False
     _passes: int = -1
 
     def __post_init__(self) -> None:
+        self._bursts = Bursts(meter=self.affinity)
         self.losses_of = {task: Losses() for task in self.sessions}
         self.costs_of = {task: self._costs_of(session) for task, session in self.sessions.items()}
         for task, session in self.sessions.items():
@@ -176,34 +172,15 @@ class TaskRun(Run):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether the coming optimizer step is one whose contributions are estimated.
-
-        A burst of steps in a row, so that each task's direction meets each task's next gradient.
-        """
+        """Whether the coming optimizer step is one whose contributions are estimated."""
         if self.batches_per_step > 1:
             return False  # a step of several tasks' batches says nothing of either
-        if self.is_calibrating:
-            return True
-        every = 50 * len(self.sessions) if self.steps_per_epoch is None else self.steps_per_epoch
-        length = self._burst
-        is_known = self.affinity.mean_seen >= _ENOUGH
-        period = _RARELY * length if is_known else max(2 * length, every // _BURSTS)
-        return self.num_steps % period < length
-
-    @property
-    def _burst(self) -> int:
-        """Steps in which the rarest task comes by twice, up to three times as many as tasks ask."""
-        least = BURST * len(self.sessions)
-        rarest = min(share for share in self.shares.values() if share > 0)
-        return max(least, min(3 * least, math.ceil(BURST / max(rarest, 1e-3))))
+        due = self._bursts.is_due(self.num_steps, self.shares, self.steps_per_epoch)
+        return self.is_calibrating or due
 
     def before_step(self) -> None:
         """Call right before an optimizer step, gradients there."""
-        was_in_burst, self._is_in_burst = self._is_in_burst, self.is_sampled
-        if self._is_in_burst != was_in_burst:
-            self.affinity.begin()  # a burst begins, or is over: directions grow old
-        if self._is_in_burst:
-            self.affinity.see(self.task, self.session.optimizers)
+        self._bursts.before_step(self.task, self.session.optimizers, is_due=self.is_sampled)
 
     def after_step(self) -> None:
         """Nothing: directions are taken before the step."""
@@ -373,7 +350,7 @@ class TaskRun(Run):
             "planner": self.planner.state_dict(),
             "account": self.account.state_dict(),
             "shares": dict(self.shares),
-            "step": (self._is_new_step, self._is_in_burst, self._passes),
+            "step": (self._is_new_step, self._bursts.is_on, self._passes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -397,7 +374,7 @@ class TaskRun(Run):
         self.planner.load_state_dict(state["planner"])
         self.account.load_state_dict(state["account"])
         self.shares = dict(state["shares"])
-        self._is_new_step, self._is_in_burst, self._passes = state["step"]
+        self._is_new_step, self._bursts.is_on, self._passes = state["step"]
         self._plans = {t: Plan.from_dict(p) for t, p in state["plans"].items() if p is not None}
         with self.as_task(next(iter(self.sessions))):
             super().load_state_dict(state)

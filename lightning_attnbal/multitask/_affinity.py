@@ -159,10 +159,10 @@ class AffinityMeter:
         owner = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
         steps: dict[str, Tensors] = {}
         for unit, found in gradients.items():
-            for name in found:
+            for name, gradient in found.items():
                 parameter = self._parameters[unit][name]
-                optimizer, gradient = owner.get(id(parameter)), parameter.grad
-                if optimizer is not None and gradient is not None:
+                optimizer = owner.get(id(parameter))
+                if optimizer is not None:
                     rows = self._rows(parameter)
                     direction = update_direction(
                         optimizer, parameter, gradient, as_step=True, rows=rows

@@ -39,7 +39,7 @@ class Board:
 
 
 def list_offers(
-    terms: Sequence[TaskTerms], limits: Limits, resolution: int
+    terms: Sequence[TaskTerms], limits: Limits, resolution: int = 32
 ) -> list[list[Offers | None]]:
     """Per task and prefix the plans worth having, whatever the gains, bounds and weights.
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_attnbal.allocate import Limits
-from lightning_attnbal.core import Problem, check_integer
+from lightning_attnbal.allocate import Limits, trained_units
+from lightning_attnbal.core import check_integer
 from lightning_attnbal.multitask._gains import ForecastGain
 from lightning_attnbal.multitask._joint import allocate_offers
 from lightning_attnbal.multitask._joint_build import list_offers
@@ -48,8 +48,16 @@ class CoupledSolution:
         gains: task → its gain in that programme.
 
     Example:
-        >>> CoupledSolution.__slots__
-        ('solution', 'value', 'gains')
+        >>> from lightning_attnbal.allocate import Progress
+        >>> from lightning_attnbal.core import FULL, Menu, Option, Problem
+        >>> from lightning_attnbal.multitask import Outlook
+        >>> problem = Problem((Menu("all", (Option(level=FULL, cost=1, value=1),)),), task="a")
+        >>> gain = ForecastGain(problem, Outlook(progress=Progress(), epoch_steps=100))
+        >>> alone = TaskTerms(problem=problem, gain=gain)
+        >>> now = Mix(steps={"a": 0.0}, plans={"a": (FULL,)})
+        >>> found = allocate_coupled([alone], Limits(remaining=50), {}, now)
+        >>> found.value == gain((FULL,), np.array([50.0]))[0], found.solution.num_steps
+        (True, {'a': 50})
     """
 
     solution: TaskSolution
@@ -65,7 +73,6 @@ def allocate_coupled(
     *,
     objective: Literal["sum", "worst"] = "sum",
     grid: int = 20,
-    resolution: int = 32,
     rounds: int = 4,
 ) -> CoupledSolution:
     """As `allocate_tasks`, with each task credited for what its steps do for the others.
@@ -88,7 +95,6 @@ def allocate_coupled(
         now: the mix to begin with.
         objective: the weighted sum of gains, or the worst weighted gain.
         grid: shares are multiples of 1 / grid, in [1, inf).
-        resolution: plans per task and prefix, in [2, inf).
         rounds: programmes to solve, in [1, inf).
 
     Raises:
@@ -113,7 +119,7 @@ def allocate_coupled(
         (0.5, True)
     """
     check_integer("rounds", rounds, low=1)
-    offers = list_offers(terms, limits, resolution)
+    offers = list_offers(terms, limits)
     best: CoupledSolution | None = None
     for _ in range(rounds if equivalents else 1):
         gains = _gains_at(terms, equivalents, now, objective, grid)
@@ -168,14 +174,9 @@ def _gain(task: TaskTerms) -> ForecastGain:
     return task.gain
 
 
-def _trained(problem: Problem, levels: Levels) -> frozenset[str]:
-    pairs = zip(problem.menus, levels, strict=True)
-    return frozenset(menu.unit for menu, level in pairs if level.is_trained)
-
-
 def _coming(terms: Sequence[TaskTerms], equivalents: Equivalents, mix: Mix) -> dict[str, float]:
     """c_k of every task."""
-    trained = {task.name: _trained(task.problem, mix.plans[task.name]) for task in terms}
+    trained = {task.name: trained_units(task.problem, mix.plans[task.name]) for task in terms}
     return {t.name: help_from_others(t.name, mix.steps, equivalents, trained) for t in terms}
 
 

@@ -24,10 +24,12 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ SEEDS = range(3)
 HOOKS = ("fit_start", "train_start", "train_epoch_start", "train_batch_start", "before_backward")
 HOOKS += ("after_backward", "before_optimizer_step", "train_batch_end", "train_epoch_end")
 HOOKS += ("train_end",)
+PARTS = ("affinities", "decisions", "serving", "hooks")
 
 
 class ManyHeads(SequenceClassifier):
@@ -81,22 +84,17 @@ def loaders(seed: int, batch_size: int = 16, num_tokens: int = 64) -> dict[str, 
 
 
 @contextmanager
-def booked(owner: type, name: str, seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Book this thread's time in a method to a part; calls within calls count once."""
+def booked(owner: type, name: str, seconds: defaultdict[str, float], part: str) -> Iterator[None]:
+    """Book this thread's time in a method to a part."""
     method: Callable[..., Any] = getattr(owner, name)
-    depth = 0
 
     @wraps(method)
     def timed(*args: Any, **options: Any) -> Any:
-        nonlocal depth
-        depth += 1
         start = time.thread_time()
         try:
             return method(*args, **options)
         finally:
-            depth -= 1
-            if not depth:
-                seconds[part] = seconds.get(part, 0.0) + time.thread_time() - start
+            seconds[part] += time.thread_time() - start
 
     setattr(owner, name, timed)
     try:
@@ -131,7 +129,7 @@ def measure(width: int, seed: int, epoch_batches: int) -> Row:
     pl.seed_everything(seed, verbose=False)
     tasks = TaskSettings(epoch_batches=epoch_batches)
     balancer = AttentionBalancer("50%", tasks=tasks, seed=seed)
-    seconds: dict[str, float] = {}
+    seconds: defaultdict[str, float] = defaultdict(float)
     epochs = 2 * sum(BATCHES.values()) // epoch_batches
     model, data = ManyHeads(width), loaders(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -142,23 +140,21 @@ def measure(width: int, seed: int, epoch_batches: int) -> Row:
                 (TaskPlans, "solve", "decisions"),
                 (TaskLoader, "_serve", "serving and loaders"),
                 (TaskStream, "__next__", "loaders"),
-                *((AttentionBalancer, f"on_{hook}", f"on_{hook}") for hook in HOOKS),
+                *((AttentionBalancer, f"on_{hook}", "hooks") for hook in HOOKS),
             ]
             for owner, name, part in watched:
                 stack.enter_context(booked(owner, name, seconds, part))
             start = time.thread_time()
             job.fit(model, data)
             whole = time.thread_time() - start
-    parts = {name: seconds.get(name, 0.0) for name in ("affinities", "decisions")}
-    parts["serving"] = seconds["serving and loaders"] - seconds["loaders"]
-    parts["hooks"] = sum(seconds.get(f"on_{h}", 0.0) for h in HOOKS)
+    seconds["serving"] = seconds["serving and loaders"] - seconds["loaders"]
     return Row(
         width=width,
         seed=seed,
         seconds=round(whole, 1),
         steps=job.global_step,
         decisions=len(balancer.history) // len(BATCHES),
-        parts={name: float(f"{s / whole:.3g}") for name, s in parts.items()},
+        parts={part: float(f"{seconds[part] / whole:.3g}") for part in PARTS},
     )
 
 
@@ -173,23 +169,29 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    cases = [(width, seed) for width in options.widths for seed in options.seeds]
-    rows = [measure(*case, options.epoch_batches) for case in track(cases, "Runs")]
-    table = Table("width", "seed", "CPU s", "steps", "decisions", *rows[0].parts)
+    rows: list[Row] = []
+    for width, seed in track(list(product(options.widths, options.seeds)), "Runs"):
+        rows.append(measure(width, seed, options.epoch_batches))
+        write_record(options.out, summary(rows, options.epoch_batches))
+    table = Table("width", "seed", "CPU s", "steps", "decisions", *PARTS)
     for row in rows:
         figures = (f"{share:.2%}" for share in row.parts.values())
         about = (row.width, row.seed, row.seconds, row.steps, row.decisions)
         table.add_row(*map(str, about), *figures)
     Console().print(table)
+
+
+def summary(rows: Sequence[Row], epoch_batches: int) -> dict[str, Any]:
+    """The runs so far, and medians over the seeds."""
     medians = {
         str(width): {
             part: statistics.median(r.parts[part] for r in rows if r.width == width)
-            for part in rows[0].parts
+            for part in PARTS
         }
-        for width in options.widths
+        for width in sorted({row.width for row in rows})
     }
-    content = {"epoch_batches": options.epoch_batches, "medians": medians}
-    write_record(options.out, {**content, "rows": [asdict(row) for row in rows]})
+    runs = [asdict(row) for row in rows]
+    return {"epoch_batches": epoch_batches, "medians": medians, "rows": runs}
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def update_direction(
     Args:
         optimizer: holds the parameter; fused, foreach and capturable variants are all read.
         parameter: any shape.
-        gradient: the same shape; a sparse one is made dense.
+        gradient: the same shape, or that of the rows; a sparse one is made dense.
         as_step: whether v̂ is that of the step itself: u is then what Adam with beta_1 = 0 takes.
         rows: of the first dimension, to have only a part of u; None: all.
 
@@ -82,15 +82,14 @@ def update_direction(
         tensor([ 0.5000, -2.0000])
     """
     group = group_of(optimizer, parameter)
-    if gradient.shape != parameter.shape:
+    shape = (parameter if rows is None else parameter[rows]).shape
+    if gradient.shape != shape:
         msg = (
-            f"Expected `gradient` to have the parameter's shape {tuple(parameter.shape)}, "
+            f"Expected `gradient` to have the parameter's shape {tuple(shape)}, "
             f"but got {tuple(gradient.shape)}."
         )
         raise ValueError(msg)
-    g = wide(_part(gradient, rows))
-    if group.get("maximize"):
-        g = -g
+    g = -wide(gradient) if group.get("maximize") else wide(gradient)
     if geometry(optimizer) != "adam":
         return g
     state = optimizer.state.get(parameter)
@@ -100,10 +99,7 @@ def update_direction(
 
 
 def _part(whole: Tensor, rows: slice | None) -> Tensor:
-    if rows is None:
-        return whole
-    dense = whole if whole.layout == torch.strided else whole.to_dense()
-    return dense[rows]
+    return whole if rows is None else whole[rows]
 
 
 def _second_moment_root(

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
 from typing_extensions import override
 
 from lightning_attnbal import AttentionBalancer
 from lightning_attnbal.allocate import (
     Allocator,
-    Choice,
     ForecastAllocator,
     FrontierAllocator,
     FullAllocator,
     LastKAllocator,
-    Limits,
-    Progress,
     RandomAllocator,
 )
-from lightning_attnbal.core import Budget, Dimension, Plan, Problem, Quantity, Unit
-from lightning_attnbal.measure import Contribution, CrossBatchMeter, GradientUpdateMeter
+from lightning_attnbal.core import Budget, Dimension, Quantity
 from lightning_attnbal.tracking import RunEnded
+from recipes.benchmarks.compare.allocators import Every, Once, ProbeFirst
 from recipes.benchmarks.compare.counted import CountedBudget
 from recipes.benchmarks.compare.methods import (
     LISA,
@@ -41,6 +35,7 @@ from recipes.benchmarks.compare.methods import (
     Method,
     ScheduledThaw,
 )
+from recipes.benchmarks.compare.same_batch import SameBatch
 
 _STATIC = {"calibration_steps": 1, "probes": 0.0, "lr_scaling": None}
 _WARMUP = 0.1  # of the budget, as ours has by default
@@ -86,7 +81,7 @@ class Balanced(Arm):
     allocator: Allocator | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
-    def attach(self, module: pl.LightningModule, flops: float) -> Attached:  # noqa: ARG002
+    def attach(self, module: pl.LightningModule, flops: float) -> _Balanced:  # noqa: ARG002
         """A callback, the module unchanged."""
         budget = Budget(Quantity(flops, Dimension.FLOP))
         return _Balanced(AttentionBalancer(budget, allocator=self.allocator, **self.options))
@@ -108,128 +103,14 @@ class _Balanced(Attached):
         return {**spent, "decisions": decisions}
 
 
-@dataclass(frozen=True)
-class Once(Allocator):
-    """Decides once; afterwards the first plan stays for as long as it can.
-
-    Args:
-        allocator: that decides.
-    """
-
-    allocator: Allocator
-
-    @override
-    def allocate(
-        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
-    ) -> Choice:
-        if current is None:
-            return self.allocator.allocate(problem, limits, None, progress)
-        return Choice(levels=tuple(current.values()), method="as decided at first")
-
-
-@dataclass(frozen=True)
-class Every(Allocator):
-    """Decides again after so many steps, whatever the epoch.
-
-    Args:
-        allocator: that decides.
-        steps: in [1, inf).
-    """
-
-    allocator: Allocator
-    steps: int
-
-    @override
-    def allocate(
-        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
-    ) -> Choice:
-        choice = self.allocator.allocate(problem, limits, current, progress)
-        if choice.is_final:
-            return choice
-        return replace(choice, num_steps=min(choice.num_steps or self.steps, self.steps))
-
-
-@dataclass(frozen=True)
-class ProbeFirst(Allocator):
-    """The head alone, on cached features, for a share of the budget; then everything.
-
-    Args:
-        share: of what there is when it decides first, in (0, 1).
-
-    Source:
-        Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
-        Out-of-Distribution", ICLR 2022. They probe to convergence; here a share of the budget.
-    """
-
-    share: float = 0.2
-
-    @override
-    def allocate(
-        self, problem: Problem, limits: Limits, current: Plan | None, progress: Progress
-    ) -> Choice:
-        head = LastKAllocator(1, caches=True).allocate(problem, limits, current, progress)
-        trained = (problem.menus[-1].unit,)
-        cost, once = problem.evaluate(head.levels)[0], problem.one_off(head.levels)
-        probed = sum(s.steps for s in progress.segments if s.trained == trained)
-        whole = replace(limits, remaining=limits.remaining + limits.total(probed, cost, once))
-        probe = replace(whole, remaining=self.share * whole.remaining)
-        left = math.floor(probe.steps(cost, once) - probed)
-        if left >= 1:
-            return replace(head, num_steps=left)
-        return FullAllocator().allocate(problem, limits, current, progress)
-
-
-class SameBatch(pl.Callback):
-    """Contributions as gradient times update on the batch that gave the update: biased upwards.
-
-    Reaches into the run, as no user is meant to choose this.
-    """
-
-    def __init__(self, balancer: AttentionBalancer) -> None:
-        self.balancer = balancer
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        run = self.balancer._run
-        assert run is not None
-        run.session.worth._meter = _SameBatchMeter(pl_module, self.balancer.units)
-
-
-class _SameBatchMeter(CrossBatchMeter):
-    """`GradientUpdateMeter` where the other one is expected."""
-
-    def __init__(self, model: nn.Module, units: Sequence[Unit]) -> None:
-        super().__init__(model, units)
-        self._naive = GradientUpdateMeter(model, units)
-
-    @property
-    @override
-    def is_pending(self) -> bool:
-        return False
-
-    @override
-    def before_step(self, *, starts: bool, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        if starts:
-            self._naive.before_step()
-
-    @override
-    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        self._naive.after_step(optimizers)
-
-    @override
-    def compute(self) -> dict[str, Contribution]:
-        return self._naive.compute()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Naive(Balanced):
     """Ours, with contributions that are not debiased."""
 
     @override
-    def attach(self, module: pl.LightningModule, flops: float) -> Attached:
+    def attach(self, module: pl.LightningModule, flops: float) -> _Balanced:
         """The meter is another one from the first step on."""
         attached = super().attach(module, flops)
-        assert isinstance(attached, _Balanced)
         attached.callbacks = [attached.balancer, SameBatch(attached.balancer)]
         return attached
 
@@ -264,7 +145,7 @@ class _Peer(Attached):
 class Drawn(Balanced):
     """One random plan that the budget pays for to the end, another one with each seed of a run."""
 
-    def attach(self, module: pl.LightningModule, flops: float) -> Attached:
+    def attach(self, module: pl.LightningModule, flops: float) -> _Balanced:
         """The seed is that of the global random state."""
         allocator = Once(RandomAllocator(seed=torch.initial_seed()))
         return Balanced.attach(replace(self, allocator=allocator), module, flops)
@@ -293,9 +174,7 @@ ARMS: dict[str, Arm] = {
     "random": Drawn(lr_factor=2.0, options=_STATIC),
     "once": Balanced(allocator=Once(ForecastAllocator()), revision=2),
     "lp-ft": _peer(LPFT()),
-    "lp-ft-cached": Balanced(
-        allocator=ProbeFirst(), options={"calibration_steps": 1, "probes": 0.0}
-    ),
+    "lp-ft-cached": Balanced(allocator=ProbeFirst(), options={"calibration_steps": 1}),
     "lora": _peer(Lora()),
     "rslora": _peer(Lora(kind="rslora")),
     "dora": _peer(Lora(kind="dora")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -22,7 +22,6 @@ class Engagement(pl.Callback):
         stretches: how many there were.
         idle: names of parameters that got gradients in a stretch and did not move in it.
         leaked: names of parameters that were frozen in a stretch and moved in it.
-        trained: share of the parameters that trained, mean over the steps, in [0, 1].
     """
 
     def __init__(self) -> None:
@@ -32,12 +31,6 @@ class Engagement(pl.Callback):
         self._trains: frozenset[str] | None = None
         self._got_gradient: set[str] = set()
         self._sums: dict[str, float] = {}
-        self._numbers, self._steps = 0.0, 0
-
-    @property
-    def trained(self) -> float:
-        """Share of the parameters that trained, mean over the steps."""
-        return self._numbers / max(1, self._steps)
 
     def report(self) -> dict[str, Any]:
         """Plain data."""
@@ -45,7 +38,6 @@ class Engagement(pl.Callback):
             "stretches": self.stretches,
             "idle": sorted(self.idle),
             "leaked": sorted(self.leaked),
-            "trained": round(self.trained, 4),
         }
 
     @override
@@ -58,12 +50,10 @@ class Engagement(pl.Callback):
             self._close(pl_module)
             self._trains, self._sums = trains, _sums(pl_module)
             self.stretches += 1
-        moving = [name for name in trains if parameters[name].grad is not None]
-        fresh = trains.intersection(moving) - self._got_gradient  # each is looked at until it pulls
-        self._got_gradient.update(name for name in fresh if _pulls(parameters[name].grad))
-        whole = sum(p.numel() for p in parameters.values())
-        self._numbers += sum(parameters[name].numel() for name in moving) / whole
-        self._steps += 1
+        for name in trains - self._got_gradient:  # each is looked at until it pulls
+            gradient = parameters[name].grad
+            if gradient is not None and gradient.any():
+                self._got_gradient.add(name)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -77,10 +67,6 @@ class Engagement(pl.Callback):
             self.idle |= self._got_gradient - moved
             self.leaked |= moved - self._trains
         self._got_gradient = set()
-
-
-def _pulls(gradient: Tensor | None) -> bool:
-    return gradient is not None and bool(gradient.any())
 
 
 def _sums(module: nn.Module) -> dict[str, float]:

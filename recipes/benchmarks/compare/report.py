@@ -77,11 +77,8 @@ def paired(first: Runs, second: Runs) -> tuple[float, float, int] | None:
     return (*interval(differences), len(seeds))
 
 
-def section(task: str) -> list[str]:
+def section(task: str, table: Table) -> list[str]:
     """Everything about one task."""
-    table = load(task)
-    if not table:
-        return []
     budgets = sorted({budget for _, budget in table}, key=Fraction)
     arms = sorted({arm for arm, _ in table}, key=list(ARMS).index)
     full_run = TASKS[task]
@@ -99,7 +96,7 @@ def section(task: str) -> list[str]:
     for arm in arms:
         cells = [cell(table.get((arm, budget), {})) for budget in budgets]
         lines.append(f"| {arm} | {tuned_rate(task, arm):g} | " + " | ".join(cells) + " |")
-    lines += ["", *differences(table, arms, budgets), "", *regret(table, arms, budgets)]
+    lines += ["", *differences(table, arms, budgets), "", *regret(table, budgets)]
     return [*lines, "", *times(table, budgets), "", *ends(table), "", *engagement(table), ""]
 
 
@@ -137,14 +134,12 @@ def signed(mean: float, half: float) -> str:
     return f"**{text}**" if abs(mean) > half else text
 
 
-def best_static(
-    table: Table, arms: Sequence[str], budget: str
-) -> tuple[str, tuple[float, float, int] | None] | None:
+def best_static(table: Table, budget: str) -> tuple[str, tuple[float, float, int] | None] | None:
     """The static arm of the best mean, and ours less it; None where there are no runs of both."""
     means = {
-        arm: statistics.mean(score(run) for run in table[arm, budget].values())
-        for arm in arms
-        if arm.startswith(STATIC) and (arm, budget) in table
+        arm: statistics.mean(score(run) for run in runs.values())
+        for (arm, its_budget), runs in table.items()
+        if its_budget == budget and arm.startswith(STATIC)
     }
     if not means or (OURS, budget) not in table:
         return None
@@ -154,16 +149,16 @@ def best_static(
 
 def regret_points(table: Table) -> list[tuple[float, float, float]]:
     """(cost share, ours less the best static plan, half its interval) for each budget."""
-    arms, points = {arm for arm, _ in table}, []
+    points = []
     for budget in sorted({budget for _, budget in table}, key=Fraction):
-        found = best_static(table, sorted(arms), budget)
+        found = best_static(table, budget)
         if found is not None and found[1] is not None:
             mean, half, _ = found[1]
             points.append((float(Fraction(budget)), mean, 0.0 if math.isinf(half) else half))
     return points
 
 
-def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
+def regret(table: Table, budgets: Sequence[str]) -> list[str]:
     """Ours against the best static plan in hindsight, and against the whole full run."""
     head = [
         "| budget | best static plan in hindsight | ours less it | ours less the full run | "
@@ -172,7 +167,7 @@ def regret(table: Table, arms: Sequence[str], budgets: Sequence[str]) -> list[st
     ]
     rows = []
     for budget in budgets:
-        found = best_static(table, arms, budget)
+        found = best_static(table, budget)
         if found is None:
             continue
         best, static = found
@@ -248,27 +243,31 @@ def table_points(
     return {arm: sorted(points[arm]) for arm in sorted(points, key=order.index)}
 
 
-def page() -> str:
+def tables() -> dict[str, Table]:
+    """Finished runs of every task that has any."""
+    return {task: table for task in TASKS if (table := load(task))}
+
+
+def page(found: Mapping[str, Table]) -> str:
     """The whole page."""
     lines = [(HERE / "PROTOCOL.md").read_text(encoding="utf-8").rstrip(), ""]
-    if any(regret_points(load(task)) for task in TASKS):
+    if any(map(regret_points, found.values())):
         lines += [f"![Ours less the best static plan in hindsight](figures/{REGRET})", ""]
-    for task in TASKS:
-        lines += section(task)
+    for task, table in found.items():
+        lines += section(task, table)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:
     """Write the page and draw its figures."""
-    for task in TASKS:
-        table = load(task)
-        if table:
-            lines = table_points(table, score, list(ARMS))
-            plot_quality(task, name_of(task), lines, HERE / "figures" / f"{task}.png")
-    points = {task: found for task in TASKS if (found := regret_points(load(task)))}
+    found = tables()
+    for task, table in found.items():
+        lines = table_points(table, score, list(ARMS))
+        plot_quality(task, name_of(task), lines, HERE / "figures" / f"{task}.png")
+    points = {task: line for task, table in found.items() if (line := regret_points(table))}
     if points:
         plot_regret(points, HERE / "figures" / REGRET)
-    (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from lightning_attnbal.measure import flop_counter
 from recipes.benchmarks._common import trainer
 from recipes.benchmarks.compare import job as jobs
 from recipes.benchmarks.compare import report, tuning
-from recipes.benchmarks.compare.arms import ARMS, Every, ProbeFirst
+from recipes.benchmarks.compare.allocators import Every, ProbeFirst
+from recipes.benchmarks.compare.arms import ARMS
 from recipes.benchmarks.compare.job import Job, run, smoothed
 from recipes.benchmarks.compare.reference import count_full, full_flops
 from recipes.benchmarks.compare.tasks import TASKS, Task, split_by_source
@@ -182,7 +183,7 @@ def test_smoothed_keeps_the_mean():
 
 
 def test_the_page_is_what_the_results_say():
-    assert (report.HERE / "RESULTS.md").read_text(encoding="utf-8") == report.page()
+    assert (report.HERE / "RESULTS.md").read_text(encoding="utf-8") == report.page(report.tables())
 
 
 def a_problem(budget=1000.0):
@@ -221,12 +222,12 @@ def test_deciding_every_so_often_cuts_the_plans_steps():
 
 def test_no_debiasing_measures_on_the_same_batch(tiny):
     data = tiny.data(0, is_dev=False)
-    module = tiny.module(data, 1e-3)
     flops = full_flops(tiny, False, jobs.FOLDER / "tiny")
     found = {}
     for name in ("ours", "no-debiasing"):
         torch.manual_seed(0)
-        attached = ARMS[name].attach(tiny.module(data, 1e-3), flops / 2)
+        module = tiny.module(data, 1e-3)
+        attached = ARMS[name].attach(module, flops / 2)
         fit = trainer(attached.callbacks, jobs.FOLDER, max_epochs=-1, limit_val_batches=0)
         fit.fit(module, datamodule=data)
         worth = attached.balancer._run.session.worth

@@ -128,7 +128,8 @@ def test_some_rows_are_those_of_the_whole(settings, as_step):
     optimizer = Adam([weight], lr=LR, **settings)
     taken(optimizer, weight, g)
     whole = update_direction(optimizer, weight, g, as_step=as_step)
-    some = update_direction(optimizer, weight, g, as_step=as_step, rows=slice(1, None, 2))
+    rows = slice(1, None, 2)
+    some = update_direction(optimizer, weight, g[rows], as_step=as_step, rows=rows)
     torch.testing.assert_close(some, whole[1::2])
 
 
