@@ -56,7 +56,7 @@ class CoupledSolution:
         >>> alone = TaskTerms(problem=problem, gain=gain)
         >>> now = Mix(steps={"a": 0.0}, plans={"a": (FULL,)})
         >>> found = allocate_coupled([alone], Limits(remaining=50), {}, now)
-        >>> found.value == gain((FULL,), np.array([50.0]))[0], found.solution.num_steps
+        >>> found.value == found.solution.value, found.solution.num_steps
         (True, {'a': 50})
     """
 
@@ -102,8 +102,8 @@ def allocate_coupled(
         ValueError: as `allocate_tasks`.
 
     Example:
-        >>> from lightning_attnbal.core import FULL, Menu, Option
         >>> from lightning_attnbal.allocate import Progress
+        >>> from lightning_attnbal.core import FULL, Menu, Option, Problem
         >>> from lightning_attnbal.multitask import Outlook
         >>> menu = Menu("all", (Option(level=FULL, cost=1, value=1),))
         >>> terms = []
