@@ -73,7 +73,7 @@ class CurvePrior:
     own: float = 0.07
     order: float = 3.0
     slowness: float = 8.0
-    half: float = 0.25
+    half: float = 0.2
     scale: float = 0.16
     least: float = 30.0
     spread: float = 0.7
