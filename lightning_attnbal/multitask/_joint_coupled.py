@@ -56,7 +56,7 @@ class CoupledSolution:
         >>> alone = TaskTerms(problem=problem, gain=gain)
         >>> now = Mix(steps={"a": 0.0}, plans={"a": (FULL,)})
         >>> found = allocate_coupled([alone], Limits(remaining=50), {}, now)
-        >>> found.value == found.solution.value, found.solution.num_steps
+        >>> math.isclose(found.value, found.solution.value), found.solution.num_steps
         (True, {'a': 50})
     """
 
