@@ -272,11 +272,12 @@ class Session:
     def problem(self, dimension: Dimension, batches_per_step: int) -> Problem:
         """The allocation problem per optimizer step, with the contributions known so far.
 
-        Before there are any, every unit is worth the same.
+        Before there are any, every unit is worth the same. Later none is worth less than a
+        hundredth of their mean: what was measured as 0 may be noise, and there may be budget.
         """
         values = {name: v for name, v in self.values().items() if self.trainable[name]}
-        if not any(values.values()):
-            values = dict.fromkeys(values, 1.0)
+        least = 0.01 * sum(values.values()) / len(values) or 1.0
+        values = {name: max(least, value) for name, value in values.items()}
         loads, fixed = self.shapes.loads, self.shapes.fixed * batches_per_step
         if dimension is Dimension.SECOND:
             assert self.step_time is not None

@@ -143,10 +143,10 @@ class Joint(Arm):
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Balanced(revision=3),
-    "ours-turns": Balanced(takes_turns=True, revision=3),
+    "ours": Balanced(revision=4),
+    "ours-turns": Balanced(takes_turns=True, revision=4),
     "no-cache": Balanced(
-        levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns", revision=3
+        levels=("frozen", "full"), takes_turns=True, tuned_as="ours-turns", revision=4
     ),
     "proportional": Ruled(rule=Proportional()),
     "uniform": Ruled(rule=Uniform(), tuned_as="proportional"),

@@ -26,10 +26,20 @@ def tuned_rate(suite: str, arm: str) -> float:
     """The rate of best mean macro-F1, over tasks and over the budgets of the dev runs.
 
     Rates tried on fewer budgets than others do not count; the suite's own where none was tried.
+
+    Raises:
+        RuntimeError: a try is still running, so that another rate may yet be the best.
     """
     tuned = ARMS[arm].tuned_as or arm
+    tries = FOLDER / suite / "dev"
+    if running := sorted(path.name for path in tries.glob(f"{tuned}-*-s{DEV_SEED}-*.running")):
+        msg = (
+            f"Expected all tries of {tuned!r} on {suite!r} to be over, but found {running} in "
+            f"{tries}. Wait for them; delete what an interrupted process left, and tune again."
+        )
+        raise RuntimeError(msg)
     scores: dict[float, list[float]] = {}
-    for path in sorted((FOLDER / suite / "dev").glob(f"{tuned}-*-s{DEV_SEED}-*.json")):
+    for path in sorted(tries.glob(f"{tuned}-*-s{DEV_SEED}-*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         job = Job(**{name: run[name] for name in Job.__dataclass_fields__})
         if job.path == path and job.arm == tuned:

@@ -93,6 +93,17 @@ def test_estimates_of_frozen_units_age_with_those_that_train():
     assert after["1.layers.0"] == pytest.approx(fall * before["1.layers.0"])
 
 
+def test_what_was_measured_as_nothing_is_still_worth_training_where_there_is_budget(monkeypatch):
+    session = make_session()
+    step(session, tokens())
+    found = {unit.name: 0.0 for unit in session.units} | {"head": 2.0}
+    monkeypatch.setattr(session, "values", lambda: found)
+    menus = session.problem(Dimension.FLOP, 1).menus
+    worth = {menu.unit: max(option.value for option in menu.options) for menu in menus}
+    assert worth.pop("head") == 2.0
+    assert list(worth.values()) == pytest.approx([0.01 * 2.0 / len(found)] * len(worth))
+
+
 def test_model_without_a_trainable_parameter_is_refused():
     model = nn.Sequential(nn.Linear(2, 2)).requires_grad_(False)
     with pytest.raises(UnsupportedModelError, match="requires_grad"):

@@ -86,7 +86,7 @@ def test_a_task_that_harms_gets_fewer_steps_the_more_it_harms():
 
 def test_harm_in_a_unit_that_can_be_frozen_is_avoided_by_freezing_it():
     terms = [task("a"), task("b"), task("c", speed=0.02)]
-    limits, now = Limits(remaining=300), evenly(terms, 100)
+    limits, now = Limits(remaining=600), evenly(terms, 100)
     harming = {("c", k): {"low": -0.6} for k in ("a", "b")}
     alone, found = (allocate_coupled(terms, limits, e, now).solution for e in ({}, harming))
     assert alone.plans["c"] == (FULL, FULL)
