@@ -1,8 +1,9 @@
 """What scheduling several tasks costs: `python -m recipes.benchmarks.scheduling_overhead`.
 
-Four tasks of 40 to 160 batches take turns on one encoder, two passes over their data on half of the
-budget. CPU time of the training thread (others disturb it less than wall time) is booked to the
-part of the callback it was spent in, and divided by that of the whole run:
+Four tasks of 40 to 160 batches take turns on one encoder, four passes over their data on half of
+the budget; affinities are measured often at first, then rarely. CPU time of the training thread
+(others disturb it less than wall time) is booked to the part of the callback it was spent in, and
+divided by that of the whole run:
 
 - affinities: what a step of one task does for another, from gradients at hand;
 - decisions: shares and plans;
@@ -124,13 +125,13 @@ class Row:
     parts: dict[str, float]
 
 
-def measure(width: int, seed: int, epoch_batches: int) -> Row:
+def measure(width: int, seed: int, epoch_batches: int, passes: int) -> Row:
     """One run."""
     pl.seed_everything(seed, verbose=False)
     tasks = TaskSettings(epoch_batches=epoch_batches)
     balancer = AttentionBalancer("50%", tasks=tasks, seed=seed)
     seconds: defaultdict[str, float] = defaultdict(float)
-    epochs = 2 * sum(BATCHES.values()) // epoch_batches
+    epochs = passes * sum(BATCHES.values()) // epoch_batches
     model, data = ManyHeads(width), loaders(seed)
     with tempfile.TemporaryDirectory() as folder:
         job = trainer([balancer], Path(folder), max_epochs=epochs)
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 384], metavar="W")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), metavar="S")
     parser.add_argument("--epoch-batches", type=int, default=60, help="between two decisions")
+    parser.add_argument("--passes", type=int, default=4, help="over the data")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -171,8 +173,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     rows: list[Row] = []
     for width, seed in track(list(product(options.widths, options.seeds)), "Runs"):
-        rows.append(measure(width, seed, options.epoch_batches))
-        write_record(options.out, summary(rows, options.epoch_batches))
+        rows.append(measure(width, seed, options.epoch_batches, options.passes))
+        write_record(options.out, summary(rows, options))
     table = Table("width", "seed", "CPU s", "steps", "decisions", *PARTS)
     for row in rows:
         figures = (f"{share:.2%}" for share in row.parts.values())
@@ -181,7 +183,7 @@ def main() -> None:
     Console().print(table)
 
 
-def summary(rows: Sequence[Row], epoch_batches: int) -> dict[str, Any]:
+def summary(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
     """The runs so far, and medians over the seeds."""
     medians = {
         str(width): {
@@ -191,7 +193,8 @@ def summary(rows: Sequence[Row], epoch_batches: int) -> dict[str, Any]:
         for width in sorted({row.width for row in rows})
     }
     runs = [asdict(row) for row in rows]
-    return {"epoch_batches": epoch_batches, "medians": medians, "rows": runs}
+    settings = {"epoch_batches": options.epoch_batches, "passes": options.passes}
+    return {**settings, "medians": medians, "rows": runs}
 
 
 if __name__ == "__main__":
