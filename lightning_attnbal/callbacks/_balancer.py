@@ -63,7 +63,7 @@ from lightning_attnbal.trainer import (
     serve_tasks,
 )
 
-_STATE_VERSION = 5
+_STATE_VERSION = 6
 
 
 class AttentionBalancer(RunView):

@@ -15,14 +15,16 @@ from lightning_attnbal.core import Unit, check_choice, check_integer
 from lightning_attnbal.measure import (
     Contribution,
     ContributionMeter,
+    JointDirection,
     Reduction,
-    momentum_gain,
-    update_direction,
+    joint_directions,
 )
 from lightning_attnbal.multitask._affinity_matrix import Affinity, affinity_matrix
 
 Tensors = dict[str, Tensor]
 """Tensors of one unit, by the name of the parameter they belong to."""
+Directions = list[JointDirection]
+"""Of one unit, those of parameters that are treated alike end to end."""
 _SMALL = 1 << 14  # numbers in a parameter that is always read as a whole
 
 
@@ -101,7 +103,7 @@ class AffinityMeter:
         self.tasks = tuple(tasks)
         self._parameters = {unit.name: _named_once(model, unit) for unit in units}
         self._products = {pair: _Products(units) for pair in product(tasks, tasks)}
-        self._directions: dict[str, dict[str, Tensors]] = {}
+        self._directions: dict[str, dict[str, Directions]] = {}
         self._stride = check_integer("stride", stride, low=1)
         self._bursts = 0
 
@@ -127,13 +129,18 @@ class AffinityMeter:
         """
         check_choice("task", task, self.tasks)
         self._bursts += not self._directions
-        gradients = {unit: self._gradients(those) for unit, those in self._parameters.items()}
-        for earlier, directions in self._directions.items():
-            for unit, moved in directions.items():
-                if moved.keys() <= gradients[unit].keys():
-                    self._products[earlier, task].add(unit, (moved, gradients[unit]))
-        self._directions.pop(task, None)  # freed before the new one is made
-        self._directions[task] = self._step(gradients, optimizers)
+        own = self._directions.setdefault(task, {})
+        for unit, parameters in self._parameters.items():
+            gradients = self._gradients(parameters)
+            flat = _Flat(gradients)
+            for earlier, directions in self._directions.items():
+                moved = directions.get(unit, ())
+                if moved and all(name in gradients for part in moved for name in part.names):
+                    crossed = [(part.numbers, flat(part.names)) for part in moved]
+                    self._products[earlier, task].add(unit, crossed)
+            own.pop(unit, None)  # freed before the new one is made
+            if new := self._step(parameters, gradients, optimizers):
+                own[unit] = new
 
     def _rows(self, parameter: Tensor) -> slice | None:
         """Which rows of the parameter are read in this burst; None: all."""
@@ -153,23 +160,18 @@ class AffinityMeter:
         return found
 
     def _step(
-        self, gradients: Mapping[str, Tensors], optimizers: Sequence[Optimizer]
-    ) -> dict[str, Tensors]:
-        """Where the optimizers would go along these gradients; units that don't move are absent."""
-        owner = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
-        steps: dict[str, Tensors] = {}
-        for unit, found in gradients.items():
-            for name, gradient in found.items():
-                parameter = self._parameters[unit][name]
-                optimizer = owner.get(id(parameter))
-                if optimizer is not None:
-                    rows = self._rows(parameter)
-                    direction = update_direction(
-                        optimizer, parameter, gradient, as_step=True, rows=rows
-                    )
-                    scale = momentum_gain(optimizer, parameter) * (self._stride if rows else 1)
-                    steps.setdefault(unit, {})[name] = scale * direction  # never the gradient
-        return steps
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        gradients: Tensors,
+        optimizers: Sequence[Optimizer],
+    ) -> Directions:
+        """Where the optimizers would go along these gradients."""
+        rows = {name: self._rows(parameters[name]) for name in gradients}
+        found = joint_directions(optimizers, parameters, gradients, as_step=True, rows=rows)
+        for part in found:
+            if rows[part.names[0]] is not None:
+                part.numbers.mul_(self._stride)
+        return found
 
     def forget(self, units: Iterable[str]) -> None:
         """Start the estimates of `units` afresh, because new ones are about to be collected."""
@@ -218,7 +220,10 @@ class AffinityMeter:
         """Plain data for a checkpoint."""
         found = {i: {k: self._products[i, k].state_dict() for k in self.tasks} for i in self.tasks}
         directions = {
-            task: {u: {**t} for u, t in d.items()} for task, d in self._directions.items()
+            task: {
+                unit: [(part.names, part.numbers) for part in parts] for unit, parts in d.items()
+            }
+            for task, d in self._directions.items()
         }
         return {"products": found, "directions": directions, "bursts": self._bursts}
 
@@ -228,29 +233,37 @@ class AffinityMeter:
             saved = state["products"].get(i, {}).get(k)
             products.load_state_dict(saved or {"moments": {}, "skipped": 0})
         self._directions = {
-            task: {u: self._placed(u, found) for u, found in d.items() if u in self._parameters}
+            task: {u: self._placed(u, parts) for u, parts in d.items() if u in self._parameters}
             for task, d in state["directions"].items()
             if task in self.tasks
         }
         self._bursts = state["bursts"]
 
-    def _placed(self, unit: str, directions: Tensors) -> Tensors:
+    def _placed(self, unit: str, parts: Iterable[tuple[Sequence[str], Tensor]]) -> Directions:
         """The directions where their parameters are."""
-        return {n: d.to(self._parameters[unit][n].device) for n, d in directions.items()}
+        own = self._parameters[unit]
+        return [JointDirection(tuple(n), d.to(own[n[0]].device)) for n, d in parts]
 
 
-class _Products(ContributionMeter[tuple[Tensors, Tensors]]):
-    """The estimates of one pair of tasks; a sample is (direction of i, gradient of k)."""
+class _Flat:
+    """Gradients of some parameters end to end, each such row made once."""
+
+    def __init__(self, gradients: Tensors) -> None:
+        self._gradients = gradients
+        self._made: dict[tuple[str, ...], Tensor] = {}
+
+    def __call__(self, names: tuple[str, ...]) -> Tensor:
+        if names not in self._made:
+            self._made[names] = torch.cat([_dense(self._gradients[n]).flatten() for n in names])
+        return self._made[names]
+
+
+class _Products(ContributionMeter[list[tuple[Tensor, Tensor]]]):
+    """The estimates of one pair of tasks; a sample is pairs (direction of i, gradient of k)."""
 
     @override
-    def estimate(self, unit: str, sample: tuple[Tensors, Tensors]) -> float:
-        moved, gradients = sample
-        return float(sum(_inner(direction, gradients[name]) for name, direction in moved.items()))
-
-
-def _inner(direction: Tensor, gradient: Tensor) -> Tensor:
-    """⟨u, g⟩ as `cross_decrease` has it, in one pass over the numbers."""
-    return torch.dot(direction.flatten(), _dense(gradient).to(direction).flatten())
+    def estimate(self, unit: str, sample: list[tuple[Tensor, Tensor]]) -> float:
+        return float(sum(torch.dot(direction, g.to(direction)) for direction, g in sample))
 
 
 def _dense(gradient: Tensor) -> Tensor:

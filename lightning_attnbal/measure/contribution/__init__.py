@@ -11,7 +11,9 @@ from lightning_attnbal.measure.contribution._activations import (
 )
 from lightning_attnbal.measure.contribution._direction import (
     Geometry,
+    JointDirection,
     geometry,
+    joint_directions,
     momentum_gain,
     update_direction,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "Geometry",
     "GradientNormMeter",
     "GradientUpdateMeter",
+    "JointDirection",
     "NormOrder",
     "PlasticityMeter",
     "Reduction",
@@ -60,6 +63,7 @@ __all__ = [
     "geometry",
     "gradient_norm",
     "gradient_update",
+    "joint_directions",
     "momentum_gain",
     "output_entropy",
     "plasticity",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from lightning_attnbal.measure.contribution._tensors import wide
+from lightning_attnbal.measure.contribution._tensors import end_to_end, wide
 
 Geometry = Literal["adam", "sgd", "gradient"]
 """How `update_direction` treats an optimizer; "gradient" is the fallback for unknown ones."""
@@ -89,38 +91,138 @@ def update_direction(
             f"but got {tuple(gradient.shape)}."
         )
         raise ValueError(msg)
-    g = -wide(gradient) if group.get("maximize") else wide(gradient)
-    if geometry(optimizer) != "adam":
-        return g
-    state = optimizer.state.get(parameter)
-    root = _second_moment_root(state, group, g if as_step else None, rows)
-    eps: float = group["eps"]
-    return torch.div(g, (g.abs() if root is None else root).add_(eps))
+    rule = step_rule(optimizer, parameter, group)
+    return rule.direction(wide(gradient), rule.moments(optimizer, parameter, rows), as_step=as_step)
 
 
-def _part(whole: Tensor, rows: slice | None) -> Tensor:
-    return whole if rows is None else whole[rows]
+@dataclass(frozen=True, slots=True)
+class JointDirection:
+    """The directions of several parameters, laid end to end.
+
+    Args:
+        names: of the parameters.
+        numbers: (N,) of all of them, one after the other.
+
+    Example:
+        >>> JointDirection(("weight", "bias"), torch.zeros(6)).names
+        ('weight', 'bias')
+    """
+
+    names: tuple[str, ...]
+    numbers: Tensor
 
 
-def _second_moment_root(
-    state: dict[str, Any] | None,
-    group: dict[str, Any],
-    gradient: Tensor | None,
-    rows: slice | None,
-) -> Tensor | None:
-    """√v̂ of Adam, with `gradient` taken in if there is one; None before the first step."""
+@torch.no_grad()
+def joint_directions(
+    optimizers: Sequence[Optimizer],
+    parameters: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    *,
+    as_step: bool = False,
+    rows: Mapping[str, slice | None] | None = None,
+) -> list[JointDirection]:
+    """`update_direction` times `momentum_gain` of many parameters, in few operations.
+
+    Parameters that their optimizers treat alike, and of which the same rows are asked for, are laid
+    end to end: where parameters are small, most of the time goes into calls.
+
+    Args:
+        optimizers: those that may hold the parameters; what none of them holds is left out.
+        parameters: by name, of any shapes.
+        gradients: by name, for some of the parameters; those of the rows where there are any.
+        as_step: as of `update_direction`.
+        rows: name → rows of the first dimension; None, or no entry: all.
+
+    Returns:
+        Numbers of their own, never those of a gradient; each name once.
+
+    Example:
+        >>> weights = {name: torch.ones(2, requires_grad=True) for name in ("a", "b")}
+        >>> gradients = {"a": torch.tensor([0.5, -2.0]), "b": torch.tensor([3.0, 0.0])}
+        >>> (found,) = joint_directions([torch.optim.Adam(weights.values())], weights, gradients)
+        >>> found.names, found.numbers
+        (('a', 'b'), tensor([ 1., -1.,  1.,  0.]))
+    """
+    held = {id(p): (o, g) for o in optimizers for g in o.param_groups for p in g["params"]}
+    alike: dict[Any, list[str]] = {}
+    for name, gradient in gradients.items():
+        if id(parameters[name]) in held:
+            optimizer, group = held[id(parameters[name])]
+            rule = step_rule(optimizer, parameters[name], group)
+            gain = gain_in(group, rule.kind)
+            which = str(rows.get(name)) if rows else ""
+            key = (rule, gain, which, gradient.device, gradient.dtype)
+            alike.setdefault(key, []).append(name)
+    found = []
+    for (rule, gain, *_), names in alike.items():
+        of_each = [
+            rule.moments(held[id(parameters[n])][0], parameters[n], rows.get(n) if rows else None)
+            for n in names
+        ]
+        moments = tuple(map(end_to_end, zip(*of_each, strict=True)))
+        flat = end_to_end([gradients[n] for n in names])
+        found.append(
+            JointDirection(tuple(names), gain * rule.direction(flat, moments, as_step=as_step))
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """What an optimizer makes of the gradient of a parameter, but for its second moments.
+
+    Args:
+        kind: of the optimizer.
+        is_negated: whether it maximizes.
+        steps: taken so far, of Adam; 0 before the first and for others.
+        decay: of Adam's second moment.
+        eps: of Adam.
+        amsgrad: whether Adam keeps the largest second moment.
+    """
+
+    kind: Geometry
+    is_negated: bool
+    steps: float = 0.0
+    decay: float = 0.0
+    eps: float = 0.0
+    amsgrad: bool = False
+
+    def moments(
+        self, optimizer: Optimizer, parameter: Tensor, rows: slice | None = None
+    ) -> tuple[Tensor, ...]:
+        """Adam's second moment and, with amsgrad, its largest; nothing before the first step."""
+        if self.steps < 1:
+            return ()
+        state = optimizer.state[parameter]
+        kept = (state[name] for name in ("exp_avg_sq", "max_exp_avg_sq")[: 1 + self.amsgrad])
+        return tuple(wide(moment if rows is None else moment[rows]) for moment in kept)
+
+    @torch.no_grad()
+    def direction(self, gradient: Tensor, moments: tuple[Tensor, ...], *, as_step: bool) -> Tensor:
+        """See `update_direction`; may be the gradient itself."""
+        g = -gradient if self.is_negated else gradient
+        if self.kind != "adam":
+            return g
+        if not moments:
+            return torch.div(g, g.abs().add_(self.eps))
+        largest, steps = moments[-1], self.steps
+        if as_step:
+            steps += 1
+            moment = moments[0].mul(self.decay).addcmul_(g, g, value=1 - self.decay)
+            largest = torch.maximum(largest, moment) if self.amsgrad else moment
+        root = torch.div(largest, 1 - self.decay**steps).sqrt_()
+        return torch.div(g, root.add_(self.eps))
+
+
+def step_rule(optimizer: Optimizer, parameter: Tensor, group: dict[str, Any]) -> StepRule:
+    """The rule for a parameter of this group of the optimizer."""
+    kind, is_negated = geometry(optimizer), bool(group.get("maximize"))
+    state = optimizer.state.get(parameter) if kind == "adam" else None
     steps = float(state.get("step", 0)) if state else 0.0
-    if state is None or steps < 1:
-        return None
-    decay = float(group["betas"][1])
-    kept = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-    largest: Tensor = wide(_part(state[kept], rows))
-    if gradient is not None:
-        steps += 1
-        moment = wide(_part(state["exp_avg_sq"], rows)).mul(decay)
-        moment.addcmul_(gradient, gradient, value=1 - decay)
-        largest = torch.maximum(largest, moment) if group["amsgrad"] else moment
-    return torch.div(largest, 1 - decay**steps).sqrt_()
+    if kind != "adam":
+        return StepRule(kind, is_negated)
+    decay, eps = float(group["betas"][1]), float(group["eps"])
+    return StepRule(kind, is_negated, max(0.0, steps), decay, eps, bool(group["amsgrad"]))
 
 
 def momentum_gain(optimizer: Optimizer, parameter: Tensor) -> float:
@@ -143,8 +245,17 @@ def momentum_gain(optimizer: Optimizer, parameter: Tensor) -> float:
         >>> round(momentum_gain(torch.optim.SGD([weight], lr=0.1, momentum=0.9), weight), 3)
         10.0
     """
-    group = group_of(optimizer, parameter)
-    momentum = float(group["momentum"]) if geometry(optimizer) == "sgd" else 0.0
+    return gain_in(group_of(optimizer, parameter), geometry(optimizer))
+
+
+def gain_in(group: dict[str, Any], kind: Geometry) -> float:
+    """`momentum_gain` of the parameters of a group.
+
+    Example:
+        >>> round(gain_in({"momentum": 0.9, "dampening": 0.5}, "sgd"), 3)
+        5.0
+    """
+    momentum = float(group["momentum"]) if kind == "sgd" else 0.0
     if momentum == 0 or momentum >= 1:
         return 1.0
     return (1 - float(group["dampening"])) / (1 - momentum)

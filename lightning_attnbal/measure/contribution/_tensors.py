@@ -18,7 +18,20 @@ def wide(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
+    if tensor.dtype in {torch.float32, torch.float64}:
+        return tensor  # the usual case, spared a call
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def end_to_end(tensors: Sequence[Tensor]) -> Tensor:
+    """(N,) all numbers, one tensor's after the other's; of one tensor alone it may be a view.
+
+    Example:
+        >>> end_to_end([torch.ones(2, 1), torch.zeros(1)])
+        tensor([1., 1., 0.])
+    """
+    flat = [wide(tensor).flatten() for tensor in tensors]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 def total(scalars: Iterable[Tensor]) -> float:

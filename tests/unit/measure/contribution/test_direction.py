@@ -9,7 +9,12 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
-from lightning_attnbal.measure import geometry, momentum_gain, update_direction
+from lightning_attnbal.measure import (
+    geometry,
+    joint_directions,
+    momentum_gain,
+    update_direction,
+)
 
 LR = 0.1
 
@@ -214,3 +219,47 @@ def test_shapes_must_agree():
     weight = parameter()
     with pytest.raises(ValueError, match=r"parameter's shape \(3, 4\), but got \(12,\)"):
         update_direction(SGD([weight], lr=LR), weight, torch.zeros(12))
+
+
+@pytest.mark.parametrize("as_step", [False, True])
+def test_jointly_they_are_what_they_are_one_by_one(as_step):
+    weights = {name: nn.Parameter(torch.randn(3, 4)) for name in "abcdef"}
+    weights["f"].requires_grad_(requires_grad=False)
+    adam = AdamW(
+        [
+            {"params": [weights["a"], weights["b"]], "weight_decay": 0.1},
+            {"params": [weights["c"]], "eps": 0.1, "maximize": True, "amsgrad": True},
+        ],
+        lr=LR,
+    )
+    sgd = SGD([weights["d"]], lr=LR, momentum=0.9)
+    for _ in range(3):
+        for name in "abcd":
+            weights[name].grad = torch.randn(3, 4)
+        adam.step()
+    late = AdamW([weights["e"]], lr=LR)  # never stepped
+    owner = {"a": adam, "b": adam, "c": adam, "d": sgd, "e": late}
+    rows = {"b": slice(1, None, 2), "c": slice(1, None, 2)}
+    gradients = {name: torch.randn(3, 4) for name in weights}
+    gradients |= {name: gradients[name][rows[name]].contiguous() for name in rows}
+    kept = {name: gradient.clone() for name, gradient in gradients.items()}
+    found = joint_directions([adam, sgd, late], weights, gradients, as_step=as_step, rows=rows)
+    assert sorted(name for part in found for name in part.names) == list("abcde")
+    for part in found:
+        expected = [
+            momentum_gain(owner[n], weights[n])
+            * update_direction(
+                owner[n], weights[n], gradients[n], as_step=as_step, rows=rows.get(n)
+            ).flatten()
+            for n in part.names
+        ]
+        torch.testing.assert_close(part.numbers, torch.cat(expected), rtol=0, atol=0)
+        part.numbers.zero_()
+    assert all(torch.equal(gradients[name], kept[name]) for name in gradients)
+
+
+def test_what_optimizers_treat_alike_is_one_direction():
+    weights = {name: nn.Parameter(torch.randn(2)) for name in "abc"}
+    gradients = {name: torch.randn(2) for name in weights}
+    (found,) = joint_directions([AdamW(weights.values(), lr=LR)], weights, gradients)
+    assert found.names == ("a", "b", "c")
