@@ -53,9 +53,10 @@ class Account:
         self._paid: dict[Names, set[bytes]] = {}
         self._proven: set[Names] = set()
 
-    def num_paid(self, names: Names) -> int:
-        """How many samples of this prefix need not be run again."""
-        return len(self._paid.get(names, ()))
+    def num_paid(self, names: Names, beyond: Names = ()) -> int:
+        """How many samples of this prefix need not be run again; those of `beyond` do not count."""
+        paid = self._paid.get(names, set())
+        return len(paid - self._paid.get(beyond, set())) if paid else 0
 
     def charge(self, names: Names, calls: Sequence[Sequence[bytes]]) -> Charge:
         """What a step with these calls costs.
@@ -68,11 +69,11 @@ class Account:
         total = sum(map(len, calls))
         paid = self._paid.get(names, set())
         for keys in calls:
-            fresh = sum(key not in paid for key in keys)
-            spared = self._spared(names, keys) if fresh == len(keys) else frozenset()
+            fresh = [key for key in keys if key not in paid]
+            spared = self._spared(names, fresh)
             for name in names:
-                charge.run[name] += 0.0 if name in spared else fresh / total
-            charge.read += (len(keys) - fresh) / total
+                charge.run[name] += 0.0 if name in spared else len(fresh) / total
+            charge.read += (len(keys) - len(fresh)) / total
         if charge.read:
             charge.proofs = self.proofs_left(names)
             self._proven.add(names)

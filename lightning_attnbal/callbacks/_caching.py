@@ -177,16 +177,16 @@ class Caches:
         if self.prefix is None or not self.epoch_batches:
             return 0.0
         per_batch = self._rows / self._batches if self._batches else 1.0
-        prefixes = (tuple(names[: i + 1]) for i in range(len(names)))
-        stored = [self.account.num_paid(prefix) / per_batch for prefix in prefixes]
-        missing = max(0.0, self.epoch_batches - stored[-1])
-        if not missing or not any(stored[:-1]):
+        whole, count = tuple(names), self.account.num_paid
+        missing = max(0.0, self.epoch_batches - count(whole) / per_batch)
+        shallower = [count(whole[:i], beyond=whole) / per_batch for i in range(1, len(whole))]
+        if not missing or not any(shallower):
             return missing
         flops = forwards()
         sums = list(accumulate(flops[name] for name in names))
         if not sums[-1]:
             return 0.0
-        pairs = zip(stored[:-1], sums[:-1], strict=True)
+        pairs = zip(shallower, sums[:-1], strict=True)
         spared = max((min(n, missing) * forward for n, forward in pairs), default=0.0)
         return missing - spared / sums[-1]
 

@@ -70,7 +70,7 @@ class Shelf:
         self._since_audit += 1
         if cut.novelty(rows, missing) or self._since_audit >= self._audit_every:
             return whole, part
-        return part, None
+        return (self._from_below(part, below) if missing else part), None
 
     def again(self, cut: Cut, rows: Rows) -> Pass | None:
         """A pass that reads all rows, if they are there."""
@@ -80,21 +80,24 @@ class Shelf:
         known, lost = self._read(cut, rows, forms, [])
         return None if lost else Pass(rows, cut.skippable.calls, [], read=known)
 
-    def _from_below(self, whole: Pass, below: Sequence[Cut]) -> Pass:
-        """Start where a shallower prefix that is stored and still valid ends."""
-        rows = whole.rows
+    def _from_below(self, todo: Pass, below: Sequence[Cut]) -> Pass:
+        """Start where a shallower prefix that has the missing rows, and is still valid, ends."""
+        rows, wanted = todo.rows, set(todo.missing)
+        others = [i for i in range(rows.count) if i not in wanted]
         for cut in below:
             forms = cut.forms.get(rows.layout)
             calls = cut.skippable.calls
-            if forms is None or cut.needed is None or tuple(whole.calls[: len(calls)]) != calls:
+            if forms is None or cut.needed is None or tuple(todo.calls[: len(calls)]) != calls:
                 continue
             self._open(cut)
-            if self._space(cut).missing(rows.keys) or cut.novelty(rows, []):
+            if self._space(cut).missing([rows.keys[i] for i in todo.missing]):
                 continue
-            known, lost = self._read(cut, rows, forms, [])
+            if cut.novelty(rows, others) - {"part"}:  # nothing of it is run
+                continue
+            known, lost = self._read(cut, rows, forms, others)
             if not lost:
-                return replace(whole, below=replace(known, until=len(calls)))
-        return whole
+                return replace(todo, below=replace(known, until=len(calls)))
+        return todo
 
     def _read(
         self, cut: Cut, rows: Rows, forms: Sequence[Result], missing: Sequence[int]

@@ -151,6 +151,23 @@ def test_cut_up_reads_rows_of_the_shallower_cut(make):
     assert twins.reasons == ""
 
 
+def test_missing_rows_of_a_mixed_batch_start_where_the_shallower_cut_ends(make):
+    twins = make(cached=1, audit_every=1000)
+    epochs = shuffled(samples(), 8)
+    twins.train(epochs[:3])
+    twins.cut(3)
+    half = len(epochs[3]) // 2
+    twins.train([epochs[3][:half], epochs[4][:2]])  # the second shows that batches may be mixed
+    low, high = twins.model.body.blocks[0], twins.model.body.blocks[2]
+    with calls_counted(low, high) as calls:
+        twins.train([epochs[4][2:]])
+    assert calls[0] == 0
+    assert calls[1] > 0
+    twins.train(epochs[5:])
+    assert twins.worst <= CLOSE
+    assert twins.reasons == ""
+
+
 def test_cut_down_and_back_reads_what_was_stored(make):
     twins = make(cached=3)
     epochs = shuffled(samples(), 6)
