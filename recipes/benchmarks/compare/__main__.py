@@ -31,10 +31,9 @@ def main() -> None:
     if options.tune:
         tune(options)
         return
-    rates = {arm: tuned_rate(options.task, arm) for arm in options.arms}
     run_all(
         [
-            Job(task=options.task, arm=a, budget=b, seed=s, lr=rates[a])
+            Job(task=options.task, arm=a, budget=b, seed=s, lr=tuned_rate(options.task, a, b))
             for s, b, a in product(options.seeds, options.budgets, options.arms)
         ],
         options.cores,
@@ -43,18 +42,19 @@ def main() -> None:
 
 def tune(options: argparse.Namespace) -> None:
     """Try rates; where the best one is at an edge of those tried, the next one beyond it, too."""
-    tries = {arm: grid(options.task, arm) for arm in options.arms}
+    pairs = product(options.budgets, options.arms)
+    tries = {(budget, arm): grid(options.task, arm) for budget, arm in pairs}
     while tries:
         run_all(
             [
                 Job(task=options.task, arm=arm, budget=b, seed=DEV_SEED, lr=lr, is_dev=True)
-                for b, (arm, rates) in product(options.budgets, tries.items())
+                for (b, arm), rates in tries.items()
                 for lr in rates
             ],
             options.cores,
         )
-        beyond = {arm: beyond_the_edge(options.task, arm, options.budgets) for arm in tries}
-        tries = {arm: [lr] for arm, lr in beyond.items() if lr is not None}
+        beyond = {(b, arm): beyond_the_edge(options.task, arm, b) for b, arm in tries}
+        tries = {pair: [lr] for pair, lr in beyond.items() if lr is not None}
 
 
 def parse() -> argparse.Namespace:

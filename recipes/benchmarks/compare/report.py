@@ -39,7 +39,8 @@ def load(task: str) -> Table:
     for path in sorted((FOLDER / task / "test").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         job = Job(**{name: run[name] for name in Job.__dataclass_fields__})
-        if job.arm in ARMS and job.path == path and job.lr == tuned_rate(task, job.arm):
+        is_current = job.arm in ARMS and job.path == path
+        if is_current and job.lr == tuned_rate(task, job.arm, job.budget):
             found[job.arm, job.budget][job.seed] = run
     return found
 
@@ -95,7 +96,8 @@ def section(task: str, table: Table) -> list[str]:
     ]
     for arm in arms:
         cells = [cell(table.get((arm, budget), {})) for budget in budgets]
-        lines.append(f"| {arm} | {tuned_rate(task, arm):g} | " + " | ".join(cells) + " |")
+        rates = dict.fromkeys(tuned_rate(task, arm, b) for b in budgets if (arm, b) in table)
+        lines.append(f"| {arm} | {', '.join(f'{r:g}' for r in rates)} | {' | '.join(cells)} |")
     lines += ["", *differences(table, arms, budgets), "", *regret(table, budgets)]
     return [*lines, "", *times(table, budgets), "", *ends(table), "", *engagement(table), ""]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from statistics import fmean
+import math
+from fractions import Fraction
 
 from recipes.benchmarks.compare.arms import ARMS
 from recipes.benchmarks.compare.job import FOLDER, Job
@@ -26,38 +26,39 @@ def grid(task: str, arm: str) -> list[float]:
     return [float(f"{middle * factor:.3g}") for factor in _TRIES]
 
 
-def tuned_rate(task: str, arm: str) -> float:
-    """The best rate of an arm's dev runs, averaged over the budgets tried; else its middle one.
+def tuned_rate(task: str, arm: str, budget: str) -> float:
+    """The best rate of an arm's dev runs at the budget nearest by ratio; else its middle one.
 
-    Tries with other settings of arm or task do not count, nor rates tried on fewer budgets.
+    Tries with other settings of arm or task do not count, nor budgets at which fewer rates than
+    the grid has were tried.
     """
-    scores = _tried(task, arm)
-    most = max(map(len, scores.values()), default=0)
-    means = {lr: fmean(s.values()) for lr, s in scores.items() if len(s) == most}
-    return max(means, key=lambda lr: means[lr]) if means else grid(task, arm)[1]
+    scores = {b: s for b, s in _tried(task, arm).items() if len(s) >= len(_TRIES)}
+    if not scores:
+        return grid(task, arm)[1]
+    nearest = min(scores, key=lambda tried: abs(math.log(Fraction(tried) / Fraction(budget))))
+    return max(scores[nearest], key=lambda lr: scores[nearest][lr])
 
 
-def beyond_the_edge(task: str, arm: str, budgets: Sequence[str]) -> float | None:
+def beyond_the_edge(task: str, arm: str, budget: str) -> float | None:
     """The rate to try next: half or twice the best one, where that is the least or largest tried.
 
-    None where the best of the rates that were tried on all these budgets has tries on both sides,
-    or after three tries beyond the grid.
+    None where the best of the rates that were tried at this budget has tries on both sides, or
+    after three tries beyond the grid.
     """
-    scores = _tried(task, arm)
-    means = {lr: fmean(s[b] for b in budgets) for lr, s in scores.items() if set(budgets) <= set(s)}
-    if not means or len(means) >= len(_TRIES) + _BEYOND:
+    scores = _tried(task, arm).get(budget, {})
+    if not scores or len(scores) >= len(_TRIES) + _BEYOND:
         return None
-    best = max(means, key=lambda lr: means[lr])
-    factor = {min(means): 0.5, max(means): 2.0}.get(best)
+    best = max(scores, key=lambda lr: scores[lr])
+    factor = {min(scores): 0.5, max(scores): 2.0}.get(best)
     return None if factor is None else float(f"{best * factor:.3g}")
 
 
-def _tried(task: str, arm: str) -> dict[float, dict[str, float]]:
-    """Rate → budget → score of the dev runs that are of the arm and task as they are."""
-    scores: dict[float, dict[str, float]] = {}
+def _tried(task: str, arm: str) -> dict[str, dict[float, float]]:
+    """Budget → rate → score of the dev runs that are of the arm and task as they are."""
+    scores: dict[str, dict[float, float]] = {}
     for path in sorted((FOLDER / task / "dev").glob(f"{arm}-*.json")):
         result = json.loads(path.read_text())
         job = Job(**{name: result[name] for name in Job.__dataclass_fields__})
         if job.path == path and job.arm == arm and job.seed == DEV_SEED:
-            scores.setdefault(job.lr, {})[job.budget] = result["scores"][TASKS[task].metric]
+            scores.setdefault(job.budget, {})[job.lr] = result["scores"][TASKS[task].metric]
     return scores

@@ -81,31 +81,40 @@ def test_another_configuration_has_another_file(tiny):
     assert len({job.path, *(other.path for other in others)}) == 5
 
 
+def note_try(budget, lr, score):
+    job = Job(task="tiny", arm="full", budget=budget, seed=tuning.DEV_SEED, lr=lr, is_dev=True)
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    job.path.write_text(json.dumps({**asdict(job), "scores": {"accuracy": score}}))
+    return job
+
+
 def test_the_best_rate_of_the_tries_is_taken(tiny, tmp_path):
     tries = tuning.grid("tiny", "full")
     assert tries == [5e-4, 1e-3, 2e-3]
-    assert tuning.tuned_rate("tiny", "full") == 1e-3
+    assert tuning.tuned_rate("tiny", "full", "1/3") == 1e-3
     for lr, score in zip(tries, (0.3, 0.2, 0.6), strict=True):
-        job = Job(task="tiny", arm="full", budget="1/4", seed=tuning.DEV_SEED, lr=lr, is_dev=True)
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        job.path.write_text(json.dumps({**asdict(job), "scores": {"accuracy": score}}))
-    assert tuning.tuned_rate("tiny", "full") == 2e-3
+        job = note_try("1/4", lr, score)
+    assert tuning.tuned_rate("tiny", "full", "1/3") == 2e-3
     job.path.rename(job.path.with_stem("full-of-another-revision"))
-    assert tuning.tuned_rate("tiny", "full") == 5e-4
+    assert tuning.tuned_rate("tiny", "full", "1/3") == 1e-3
+
+
+def test_the_rate_is_that_of_the_nearest_budget_tried(tiny):
+    for budget, best in (("1/4", 5e-4), ("1", 2e-3)):
+        for lr in tuning.grid("tiny", "full"):
+            note_try(budget, lr, float(lr == best))
+    rates = {b: tuning.tuned_rate("tiny", "full", b) for b in ("1/8", "1/3", "3/5", "1")}
+    assert rates == {"1/8": 5e-4, "1/3": 5e-4, "3/5": 2e-3, "1": 2e-3}
 
 
 def test_rates_beyond_the_edge_are_tried_next(tiny):
-    def note(lr, score):
-        job = Job(task="tiny", arm="full", budget="1/4", seed=tuning.DEV_SEED, lr=lr, is_dev=True)
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        job.path.write_text(json.dumps({**asdict(job), "scores": {"accuracy": score}}))
-
-    beyond = partial(tuning.beyond_the_edge, "tiny", "full", ["1/4"])
+    note = partial(note_try, "1/4")
+    beyond = partial(tuning.beyond_the_edge, "tiny", "full", "1/4")
     assert beyond() is None
     for lr, score in ((5e-4, 0.3), (1e-3, 0.2), (2e-3, 0.1)):
         note(lr, score)
     assert beyond() == 2.5e-4
-    assert tuning.beyond_the_edge("tiny", "full", ["1/4", "1/2"]) is None
+    assert tuning.beyond_the_edge("tiny", "full", "1/2") is None
     note(2.5e-4, 0.25)
     assert beyond() is None
     note(1e-3, 0.1)
