@@ -82,7 +82,7 @@ class Worth:
     def probe(self, units: Sequence[Unit], losses: Sequence[Callable[[], Tensor]]) -> None:
         """Measure units that do not train."""
         found = probe_contributions(self._model, units, losses, self._optimizers)
-        self._probed |= {n: max(0.0, v) for n, v in found.items() if math.isfinite(v)}
+        self._probed |= {n: max(0.0, c.mean) for n, c in found.items() if math.isfinite(c.mean)}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

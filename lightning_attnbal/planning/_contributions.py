@@ -69,7 +69,7 @@ def contributions(
         found = probe_contributions(model, able, [partial(loss, b) for b in batches], [optimizer])
     except _NoLossError as error:
         return Contributions(equal, math.nan, f"equal for all units: {error}")
-    known = {name: max(0.0, value) for name, value in found.items() if math.isfinite(value)}
+    known = {name: max(0.0, c.mean) for name, c in found.items() if math.isfinite(c.mean)}
     mean = sum(known.values()) / len(known) if known else 0.0
     values = {name: known.get(name, mean) for name in equal}
     if not any(values.values()):

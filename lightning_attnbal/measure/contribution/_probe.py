@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from operator import mul
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_attnbal.core import Unit
 from lightning_attnbal.measure.contribution._direction import momentum_gain, update_direction
+from lightning_attnbal.measure.contribution._estimate import Contribution
 from lightning_attnbal.measure.contribution._first_order import debiased_decrease
 from lightning_attnbal.measure.contribution._tensors import wide
 from lightning_attnbal.measure.contribution._units import unit_parameters
@@ -21,7 +24,7 @@ def probe_contributions(
     units: Sequence[Unit],
     loss_fns: Sequence[Callable[[], Tensor]],
     optimizers: Sequence[Optimizer],
-) -> dict[str, float]:
+) -> dict[str, Contribution]:
     """Debiased loss decrease that training each of `units` would bring, for units that don't train.
 
     v = mean over pairs i < j of ½ (⟨u(g_i), g_j⟩ + ⟨u(g_j), g_i⟩), with g_i the unit's gradient of
@@ -29,6 +32,10 @@ def probe_contributions(
     compares with what `CrossBatchMeter` finds for units that train. In loss units per unit of
     learning rate, in (−inf, inf); under `maximize` a loss that rises counts below 0. Unbiased for
     ⟨E u(g), ∇L⟩, see `debiased_decrease`.
+
+    Its uncertainty: the j-th loss adds the estimate c_j, crossed with the mean of those before, and
+    std_error = 2 · √(Σ_j (j−1)(c_j − v)² / ((m−2) · m(m−1)/2)) for m losses; inf for two. Right for
+    many losses whose gradients agree, up to twice too large where they are all noise.
 
     One forward and backward pass per loss, down to the lowest of the units; charge them to the
     budget. The training goes on as if nothing had happened (see `untouched`). First order only.
@@ -48,8 +55,8 @@ def probe_contributions(
         optimizers: those that would train the units.
 
     Returns:
-        Per unit v, for the units that a loss reaches through a parameter that an optimizer holds;
-        NaN where a loss or a gradient was.
+        Per unit v with its uncertainty, from m − 1 estimates, for the units that a loss reaches
+        through a parameter that an optimizer holds; NaN where a loss or a gradient was.
 
     Raises:
         ValueError: fewer than two losses, or a loss that isn't a scalar.
@@ -64,8 +71,8 @@ def probe_contributions(
         >>> batches = torch.tensor([[3.0, 1.0]]), torch.tensor([[3.0, -1.0]])
         >>> losses = [lambda b=b: model(b).sum() for b in batches]
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> probe_contributions(model, [unit], losses, [optimizer])
-        {'head': 8.0}
+        >>> probe_contributions(model, [unit], losses, [optimizer])["head"]
+        Contribution(mean=8.0, std_error=inf, count=1)
     """
     if len(loss_fns) < 2:
         msg = f"Expected `loss_fns` to hold at least 2 losses, but got {len(loss_fns)}."
@@ -84,8 +91,7 @@ def probe_contributions(
             gradients = _gradients(loss_fn(), probed)
             for unit in crossed.values():
                 unit.add(gradients)
-    num_pairs = len(loss_fns) * (len(loss_fns) - 1) / 2
-    return {name: unit.sum / num_pairs for name, unit in crossed.items() if unit.is_reached}
+    return {name: unit.contribution() for name, unit in crossed.items() if unit.is_reached}
 
 
 def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> dict[int, Tensor]:
@@ -107,7 +113,7 @@ class _Crossed:
         self._parameters = parameters
         self._owner = owner
         self._seen: tuple[list[Tensor], list[Tensor]] | None = None
-        self.sum = 0.0
+        self._estimates: list[float] = []
         self.is_reached = False
 
     @torch.no_grad()
@@ -121,9 +127,20 @@ class _Crossed:
             self._seen = steps, [wide(g).clone() for g in new]
             return
         old_steps, old = self._seen
-        self.sum += debiased_decrease(steps, new, old_steps, old)
+        earlier = len(self._estimates) + 1
+        self._estimates.append(debiased_decrease(steps, new, old_steps, old) / earlier)
         for before, more in zip((*old_steps, *old), (*steps, *new), strict=True):
             before.add_(more)
+
+    def contribution(self) -> Contribution:
+        """Mean over all pairs, and what the estimates differ by."""
+        num = len(self._estimates)
+        weights = range(1, num + 1)  # losses that each was crossed with
+        mean = sum(map(mul, weights, self._estimates)) / sum(weights)
+        squares = ((c - mean) ** 2 for c in self._estimates)
+        variance = sum(map(mul, weights, squares)) / sum(weights)
+        error = 2 * math.sqrt(variance / (num - 1)) if num > 1 else math.inf
+        return Contribution(mean, error, num)
 
     def _step(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
         """What the optimizer makes of the gradient, in the long run."""

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lightning_attnbal.measure import (
+    Contribution,
     debiased_decrease,
     momentum_gain,
     probe_contributions,
@@ -48,7 +49,7 @@ def probe(model, optimizer, fails):
     if not fails:
         values = probe_contributions(model, touchy_units()[:2], fns, [optimizer])
         assert list(values) == ["embed", "low"]
-        assert all(math.isfinite(v) and v != 0 for v in values.values())
+        assert all(math.isfinite(v.mean) and v.mean != 0 for v in values.values())
         return
 
     def broken():
@@ -127,7 +128,8 @@ def test_it_is_the_mean_over_pairs_of_the_debiased_estimate(make, num_losses):
         u = [[gain * update_direction(optimizer, weight, each) for each in those] for those in g]
         pairs = itertools.combinations(range(num_losses), 2)
         expected = statistics.mean(debiased_decrease(u[i], g[i], u[j], g[j]) for i, j in pairs)
-        assert found[name] == pytest.approx(expected, rel=1e-4)
+        assert found[name].mean == pytest.approx(expected, rel=1e-4)
+        assert found[name].count == num_losses - 1
 
 
 def test_unbiased_on_a_noisy_linear_model():
@@ -140,8 +142,27 @@ def test_unbiased_on_a_noisy_linear_model():
     for seed in range(400):
         torch.manual_seed(seed)
         found = probe_contributions(problem.model, problem.units, [problem.loss] * 3, [optimizer])
-        values.append(found["all"])
+        values.append(found["all"].mean)
     assert abs(distance(values, problem.squared_slope)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("offset", "low", "high"), [(3.0, 0.8, 1.25), (0.0, 1.7, 2.4)], ids=["signal", "noise"]
+)
+def test_the_uncertainty_is_that_of_repeated_probes(offset, low, high):
+    """Root mean square of the standard errors over the standard deviation of the means."""
+    problem = NoisyLinear(offset=offset)
+    problem.reset()
+    problem.model.requires_grad_(False)
+    optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.1)
+    found = []
+    for seed in range(400):
+        torch.manual_seed(seed)
+        probed = probe_contributions(problem.model, problem.units, [problem.loss] * 12, [optimizer])
+        found.append(probed["all"])
+    expected = statistics.stdev(c.mean for c in found)
+    told = math.sqrt(statistics.mean(c.std_error**2 for c in found))
+    assert low * expected <= told <= high * expected
 
 
 def test_momentum_counts_in_the_long_run():
@@ -154,7 +175,7 @@ def test_momentum_counts_in_the_long_run():
         )
         for m in (0.0, 0.9)
     )
-    assert momentum["0"] == pytest.approx(10 * plain["0"], rel=1e-5)
+    assert momentum["0"].mean == pytest.approx(10 * plain["0"].mean, rel=1e-5)
 
 
 def test_only_the_given_units_are_thawed():
@@ -176,7 +197,7 @@ def test_a_tied_parameter_counts_once_with_all_its_uses():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     fns = losses(model, 2)
     values = [
-        probe_contributions(model, [unit("low", *names)], fns, [optimizer])["low"]
+        probe_contributions(model, [unit("low", *names)], fns, [optimizer])["low"].mean
         for names in (["low.0.weight", "tied.weight"], ["tied.weight"])
     ]
     assert values[0] == pytest.approx(values[1], rel=1e-6)
@@ -200,8 +221,8 @@ def test_a_unit_that_one_loss_misses_counts_zero_there():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     whole = lambda: model(torch.ones(5, 3)).square().mean()  # noqa: E731
     head = lambda: model[1](torch.ones(5, 4)).square().mean()  # noqa: E731
-    assert probe_contributions(model, units, [whole, head], [optimizer])["0"] == 0.0
-    assert probe_contributions(model, units, [whole, head, whole], [optimizer])["0"] > 0
+    assert probe_contributions(model, units, [whole, head], [optimizer])["0"].mean == 0.0
+    assert probe_contributions(model, units, [whole, head, whole], [optimizer])["0"].mean > 0
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -221,7 +242,7 @@ def test_nan_is_handed_on():
     model, units = two_layers()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     fns = [lambda s=s: (s * model(torch.ones(5, 3))).sum() for s in (1.0, math.nan)]
-    assert math.isnan(probe_contributions(model, units, fns, [optimizer])["0"])
+    assert math.isnan(probe_contributions(model, units, fns, [optimizer])["0"].mean)
 
 
 def test_one_loss_is_refused():
@@ -245,4 +266,4 @@ def test_an_embedding_with_sparse_gradients():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     fns = [lambda i=i: model(torch.tensor(i)).sum() for i in ([0, 1], [1, 2, 2])]
     found = probe_contributions(model, [unit("all", "weight")], fns, [optimizer])
-    assert found == {"all": 2.0}
+    assert found == {"all": Contribution(2.0, math.inf, 1)}
