@@ -62,17 +62,20 @@ class Every(Allocator):
 
 @dataclass(frozen=True)
 class ProbeFirst(Allocator):
-    """The head alone, on cached features, for a share of the budget; then everything.
+    """The head alone, on cached features, for some passes over the data; then everything.
 
     Args:
-        share: of what there is when it decides first, in (0, 1).
+        passes: as many as the budget pays for, in (0, inf). A head's step costs next to nothing:
+            a share of the budget instead would buy it thousands of passes.
+        is_all: whether the run ends there, and hands the rest of the budget back.
 
     Source:
         Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
-        Out-of-Distribution", ICLR 2022. They probe to convergence; here a share of the budget.
+        Out-of-Distribution", ICLR 2022. They probe to convergence.
     """
 
-    share: float = 0.2
+    passes: float = 20.0
+    is_all: bool = False
 
     @override
     def allocate(
@@ -80,11 +83,8 @@ class ProbeFirst(Allocator):
     ) -> Choice:
         head = LastKAllocator(1, caches=True).allocate(problem, limits, current, progress)
         trained = trained_units(problem, head.levels)
-        cost, once = problem.evaluate(head.levels)[0], problem.one_off(head.levels)
         probed = sum(s.steps for s in progress.segments if trained == set(s.trained))
-        whole = replace(limits, remaining=limits.remaining + limits.total(probed, cost, once))
-        probe = replace(whole, remaining=self.share * whole.remaining)
-        left = math.floor(probe.steps(cost, once) - probed)
+        left = math.ceil(self.passes * limits.epoch_steps - probed)
         if left >= 1:
-            return replace(head, num_steps=left)
+            return replace(head, num_steps=left, is_final=self.is_all)
         return FullAllocator().allocate(problem, limits, current, progress)

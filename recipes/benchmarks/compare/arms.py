@@ -168,11 +168,14 @@ ARMS: dict[str, Arm] = {
     ),
     **{
         f"last-{k}-cached": _static(LastKAllocator(k, caches=True), lr_factor=2.0)
-        for k in (1, 2, 3, 4, 5, 6, 8, 12)
+        for k in (2, 3, 4, 5, 6, 8, 12)
     },
     **{f"last-{k}": _static(LastKAllocator(k), lr_factor=2.0) for k in (2, 3, 4, 5, 6, 8, 12)},
     "random": Drawn(lr_factor=2.0, options=_STATIC),
     "once": Balanced(allocator=Once(ForecastAllocator()), revision=2),
+    "linear-probe": Balanced(
+        allocator=ProbeFirst(is_all=True), lr_factor=4.0, options={"calibration_steps": 1}
+    ),
     "lp-ft": _peer(LPFT()),
     "lp-ft-cached": Balanced(allocator=ProbeFirst(), options={"calibration_steps": 1}),
     "lora": _peer(Lora()),

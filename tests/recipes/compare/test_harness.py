@@ -208,18 +208,22 @@ def a_problem(budget=1000.0):
     )
 
 
-def test_probing_first_takes_its_share_on_the_cache_and_then_trains_everything():
+def test_probing_first_takes_its_passes_on_the_cache_and_then_trains_everything():
     problem, limits = a_problem()
-    first = ProbeFirst(share=0.2)(problem, limits)
+    probe = ProbeFirst(passes=2)
+    first = probe(problem, limits)
     assert [str(first[u]) for u in ("low", "high", "head")] == ["cached", "cached", "full"]
-    assert limits.total(first.num_steps, 2.0, 100.0) == pytest.approx(200, abs=2)
-    half = Progress(segments=(Segment(trained=("head",), steps=first.num_steps // 2),))
-    spent = limits.total(first.num_steps // 2, 2.0, 100.0)
-    again = ProbeFirst(share=0.2)(problem, replace(limits, remaining=1000 - spent), first, half)
-    assert again.num_steps == pytest.approx(first.num_steps - first.num_steps // 2, abs=1)
-    over = Progress(segments=(Segment(trained=("head",), steps=first.num_steps),))
-    then = ProbeFirst(share=0.2)(problem, replace(limits, remaining=800), again, over)
+    assert (first.num_steps, first.is_final) == (100, False)
+    half = Progress(segments=(Segment(trained=("head",), steps=40),))
+    assert probe(problem, replace(limits, remaining=820), first, half).num_steps == 60
+    over = Progress(segments=(Segment(trained=("head",), steps=100),))
+    then = probe(problem, replace(limits, remaining=700), first, over)
     assert [str(then[u]) for u in ("low", "high", "head")] == ["full"] * 3
+
+
+def test_probing_alone_hands_the_rest_of_the_budget_back():
+    plan = ProbeFirst(passes=2, is_all=True)(*a_problem())
+    assert (plan.num_steps, plan.is_final) == (100, True)
 
 
 def test_deciding_every_so_often_cuts_the_plans_steps():
