@@ -94,7 +94,10 @@ class _Balanced(Attached):
 
     def report(self) -> dict[str, Any]:
         decisions = [
-            {"step": d.step, "spent": d.spent, "why": d.why, "plan": str(d.plan)}
+            {
+                **{"step": d.step, "spent": d.spent, "why": d.why, "plan": str(d.plan)},
+                "reasons": d.plan.reasons,
+            }
             for d in self.balancer.history
         ]
         (end,) = (e for e in self.balancer.events if isinstance(e, RunEnded))

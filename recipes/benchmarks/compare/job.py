@@ -106,7 +106,7 @@ def run(job: Job) -> dict[str, Any]:
         scores = fit.test(module, datamodule=data, verbose=False)[0]
     return {
         **asdict(job),
-        "scores": {key.removeprefix("test/"): value for key, value in scores.items()},
+        "scores": {key.rpartition("/")[2]: value for key, value in scores.items()},
         "reference_flops": flops,
         "cpu_seconds": clock.seconds,
         "steps": len(clock.losses),

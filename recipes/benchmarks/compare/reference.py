@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 from lightning_attnbal.measure import flop_counter
@@ -50,7 +51,7 @@ def count_full(task: Task, is_dev: bool) -> float:
         module = task.module(data, task.base_lr)
     batches: dict[Hashable, Any] = {}
     counts: Counter[Hashable] = Counter()
-    for batch in data.train_dataloader():
+    for batch, *_ in iter(CombinedLoader(data.train_dataloader(), "max_size_cycle")):
         shape = batch_shapes(batch)
         batches.setdefault(shape, batch)
         counts[shape] += 1

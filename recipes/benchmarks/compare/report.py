@@ -47,12 +47,13 @@ def load(task: str) -> Table:
 
 def score(run: Run) -> float:
     """The task's metric on the test rows, in percent."""
-    return 100 * float(run["scores"][TASKS[run["task"]].metric])
+    metric = TASKS[run["task"]].metric
+    return float(run["scores"][metric]) * (1 if metric == "chrf" else 100)
 
 
 def name_of(task: str) -> str:
     """The metric in words."""
-    return {"accuracy": "accuracy", "macro_f1": "macro-F1"}[TASKS[task].metric]
+    return {"accuracy": "accuracy", "macro_f1": "macro-F1", "chrf": "chrF"}[TASKS[task].metric]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recipes._common.config import Source
 from recipes.text import Corpus, ReviewsData, TextClassifier, packaged_encoder
+from recipes.translation import MBartConfig, TranslationData, TranslationDataConfig, make_mbart
 from recipes.vision import (
     EFFICIENTNET_LITE0,
     ImageClassifier,
@@ -39,7 +41,8 @@ class Task(ABC):
         epochs: length of the full run, in [1, inf).
         base_lr: middle of the grid of learning rates for full training, in (0, inf).
         precision: of the Trainer; the same for all arms.
-        metric: of the test scores, a share, that rates are tuned by and tables show.
+        metric: of the test scores, that rates are tuned by and tables show; chrF is in percent,
+            the others are shares.
         without: arms that are left out unless they are asked for, as they are others' doubles on
             this model or cannot be had on it.
         revision: counted up when it changes otherwise than by its settings, so that finished runs
@@ -50,7 +53,7 @@ class Task(ABC):
     epochs: int
     base_lr: float
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    metric: Literal["accuracy", "macro_f1", "chrf"] = "accuracy"
     without: tuple[str, ...] = _DEEP
     revision: int = 1
 
@@ -184,6 +187,63 @@ class FashionFromScratch(Fashion):
         return ImageClassifier(small_vit(self.size, 7, 128, 6, 4, 10), 10, lr=lr)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Translation(Task):
+    """Interface strings from English to French, an encoder-decoder that starts from random weights.
+
+    As in the recipe: the tokens' embeddings start near those of their translations. All strings of
+    its French, tested by beam search.
+
+    Args:
+        pair: languages.
+        vocab_size: tokens of both.
+        source: of the pairs, as in the recipe.
+    """
+
+    pair: str = "en-fr"
+    batch_size: int = 32
+    vocab_size: int = 8000
+    source: str = "embedded"
+
+    def data(self, seed: int, *, is_dev: bool) -> pl.LightningDataModule:
+        """Split by content; with `is_dev` the validation rows stand in for the test rows."""
+        config = TranslationDataConfig(
+            source=Source(self.source),
+            tasks=[self.pair],
+            batch_size=self.batch_size,
+            bucket=4,
+            seed=seed,
+        )
+        data = (_ValidationPairs if is_dev else TranslationData)(config)
+        data.setup()
+        return data
+
+    def module(self, data: pl.LightningDataModule, lr: float) -> pl.LightningModule:
+        """Width 128, two blocks of encoder and one of decoder."""
+        assert isinstance(data, TranslationData)
+        config = MBartConfig(
+            lr=lr,
+            label_smoothing=0.0,
+            vocab_size=self.vocab_size,
+            width=128,
+            encoder_layers=2,
+            decoder_layers=1,
+            heads=4,
+            ffn=512,
+            dropout=0.0,
+        )
+        return make_mbart(config, data)
+
+
+class _ValidationPairs(TranslationData):
+    """Tested on its validation rows."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        for task in self.tasks:
+            self._pairs[task, "test"] = self._pairs[task, "val"]
+
+
 def on_validation_rows(data: pl.LightningDataModule) -> pl.LightningDataModule:
     """The same data, tested on its validation rows."""
     data.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
@@ -270,6 +330,14 @@ TASKS: dict[str, Task] = {
             num_test=10_000,
             size=28,
             batch_size=64,
+        ),
+        Translation(
+            name="translation",
+            epochs=8,
+            base_lr=5e-3,
+            precision="bf16-mixed",
+            metric="chrf",
+            without=(*_DEEP, *_ADAPTERS),
         ),
     )
 }

@@ -17,7 +17,7 @@ from recipes.benchmarks.compare.allocators import Every, ProbeFirst
 from recipes.benchmarks.compare.arms import ARMS
 from recipes.benchmarks.compare.job import Job, run, smoothed
 from recipes.benchmarks.compare.reference import count_full, full_flops
-from recipes.benchmarks.compare.tasks import TASKS, Task, split_by_source
+from recipes.benchmarks.compare.tasks import TASKS, Task, Translation, split_by_source
 from recipes.text import ReviewsData, TextClassifier, make_synthetic
 from tests.recipes.compare.tiny import encoder_folder
 
@@ -70,6 +70,20 @@ def test_the_full_run_is_what_torch_counts_in_real_training(tiny, tmp_path):
     assert count_full(tiny, is_dev=False) == 2 * counted
     assert full_flops(tiny, False, tmp_path) == 2 * counted
     assert full_flops(replace(tiny, epochs=4), False, tmp_path) == 4 * counted
+
+
+def test_a_translation_is_scored_by_chrf_in_percent(tmp_path, monkeypatch):
+    task = Translation(
+        name="words", epochs=1, base_lr=1e-2, metric="chrf", vocab_size=600, source="synthetic"
+    )
+    monkeypatch.setitem(TASKS, "words", task)
+    monkeypatch.setattr(jobs, "FOLDER", tmp_path)
+    result = run(Job(task="words", arm="full", budget="1/10", seed=0, lr=1e-2, is_dev=True))
+    assert set(result["scores"]) == {"loss", "bleu", "chrf", "placeholders"}
+    assert report.score({**result, "scores": {"chrf": 37.5}}) == 37.5
+    assert result["flops"] <= result["reference_flops"] / 10
+    pairs = {d: task.data(0, is_dev=d).pairs("en-fr", "test") for d in (False, True)}
+    assert pairs[True] == task.data(0, is_dev=True).pairs("en-fr", "val") != pairs[False]
 
 
 def test_another_configuration_has_another_file(tiny):
