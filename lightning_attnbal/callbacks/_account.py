@@ -70,9 +70,10 @@ class Account:
         paid = self._paid.get(names, set())
         for keys in calls:
             fresh = [key for key in keys if key not in paid]
-            spared = self._spared(names, fresh)
+            shallower, spared = self._spared(names, fresh)
             for name in names:
-                charge.run[name] += 0.0 if name in spared else len(fresh) / total
+                run = len(fresh) - (spared if name in shallower else 0)
+                charge.run[name] += run / total
             charge.read += (len(keys) - len(fresh)) / total
         if charge.read:
             charge.proofs = self.proofs_left(names)
@@ -83,12 +84,15 @@ class Account:
         """Comparisons that are still to be charged for this prefix."""
         return 0.0 if names in self._proven else _PROOFS
 
-    def _spared(self, names: Names, keys: Sequence[bytes]) -> Collection[str]:
-        """Units that need not run because a shallower prefix has all of these samples."""
-        for depth in range(len(names) - 1, 0, -1):
-            if self._paid.get(names[:depth], set()).issuperset(keys):
-                return names[:depth]
-        return ()
+    def _spared(self, names: Names, keys: Sequence[bytes]) -> tuple[Names, int]:
+        """A shallower prefix, and how many of these samples need not be run through it.
+
+        Of several the one that spares the most units of samples, the deepest of equals.
+        """
+        depths = range(len(names) - 1, 0, -1)
+        counts = {n: sum(k in self._paid.get(names[:n], ()) for k in keys) for n in depths}
+        depth = max(counts, key=lambda n: n * counts[n], default=0)
+        return names[:depth], counts.get(depth, 0)
 
     def pay(self, names: Names, keys: Sequence[bytes]) -> None:
         """These samples are stored."""

@@ -15,7 +15,7 @@ from lightning_attnbal.apply.cache._pass import Pass
 from lightning_attnbal.apply.cache._proof import has_nan, reached, snapshot, tensors_in, unharmed
 from lightning_attnbal.apply.cache._reasons import NotCacheableError
 from lightning_attnbal.apply.cache._repeats import Repeats
-from lightning_attnbal.apply.cache._shelf import Shelf
+from lightning_attnbal.apply.cache._shelf import Shelf, Trial
 from lightning_attnbal.apply.cache._step import Step
 
 _SMALL = 2**16  # numbers of a buffer that is kept while rows are read
@@ -106,7 +106,7 @@ class HostRunner:
             trial = None
         if trial is not None:
             with unharmed(call.host):
-                tried = self._on_read_rows(trial, cut, call)
+                tried = self._try(trial, cut, call)
         if current.runs_all:
             result = self._compute(current, cut, call)
         else:
@@ -177,6 +177,17 @@ class HostRunner:
             raise NotCacheableError(msg)
         return result
 
+    def _try(self, trial: Trial, cut: Cut, call: Call) -> Any:
+        """Run on read rows, to compare.
+
+        Raises:
+            NotCacheableError: it failed; the rows' own prefix is to blame.
+        """
+        try:
+            return self._on_read_rows(trial.tried, cut, call)
+        except NotCacheableError as error:
+            raise error.of(trial.cut) from error
+
     def _on_read_rows(self, current: Pass, cut: Cut, call: Call) -> Any:
         """What fails may work without.
 
@@ -202,7 +213,7 @@ class HostRunner:
             self._pass = None
             call.host.training = mode
 
-    def _finish(self, cut: Cut, done: Pass, trial: Pass | None, tried: Any, result: Any) -> None:
+    def _finish(self, cut: Cut, done: Pass, trial: Trial | None, tried: Any, result: Any) -> None:
         """The host has returned: store, or compare, what was computed."""
         if done.reason is not None:
             raise NotCacheableError(done.reason)
@@ -211,10 +222,12 @@ class HostRunner:
         elif done.is_complete:
             cut.gives_nan |= done.runs_all and has_nan(result)
             if trial is not None:
-                kinds = cut.novelty(done.rows, trial.missing)
                 self._shelf.compare(cut, done, trial)
-                self._shelf.compare_results(done.rows, tried, result)
-                cut.proven |= kinds
+                try:
+                    self._shelf.compare_results(done.rows, tried, result)
+                except NotCacheableError as error:
+                    raise error.of(trial.cut) from error
+                trial.cut.proven |= trial.kinds
             self._keep(cut, done, result)
 
     def _keep(self, cut: Cut, done: Pass, result: Any) -> None:

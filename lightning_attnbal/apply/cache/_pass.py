@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class Pass:
         calls: names of the modules to skip, in order.
         missing: positions of the rows to be run; all rows are run if it is as long as `rows`.
         read: what the store had for the other rows, all calls.
-        below: what the store of a shallower prefix had for the missing rows.
+        below: what the store of a shallower prefix had for missing rows.
+        bottom: with `below`, positions of the missing rows that it had nothing for.
         wanted: what to keep for the store; None: everything (it is not known yet what is needed).
         probes: whether gradients are to tell what is needed, and of which positions.
         reads: with `probes`, what follows the results; None: only gradients tell.
@@ -48,6 +49,7 @@ class Pass:
     missing: Sequence[int]
     read: Known = field(default_factory=Known)
     below: Known = field(default_factory=Known)
+    bottom: Sequence[int] = ()
     wanted: frozenset[Place] | None = None
     probes: bool = False
     reads: Reads | None = None
@@ -62,6 +64,12 @@ class Pass:
     _is_abandoned: bool = False
     _marks: Callable[[], Any] | None = None
     _before: tuple[Any, ...] = ()
+
+    def starting(self, below: Known, bottom: Sequence[int]) -> Pass:
+        """The same, not begun yet, starting where a shallower prefix ends."""
+        read = replace(self.read, tensors={at: x.clone() for at, x in self.read.tensors.items()})
+        calls, missing, wanted = self.calls, self.missing, self.wanted
+        return Pass(self.rows, calls, missing, read=read, below=below, bottom=bottom, wanted=wanted)
 
     @property
     def runs_all(self) -> bool:
@@ -109,7 +117,7 @@ class Pass:
         """
         if self.is_over:
             return
-        if not self.runs_all:
+        if self.below.until or not self.runs_all:
             msg = f"{self.calls[self.count]} was not called this time"
             raise NotCacheableError(msg)
         self._is_abandoned = True
@@ -160,19 +168,22 @@ class Pass:
     ) -> Any:
         if not self.missing:
             return self._fill(number, self.read.forms[number])
-        if number < self.below.until:
+        is_below = number < self.below.until
+        run = self.bottom if is_below else self.missing
+        if not run:
             return self._fill(number, self.below.forms[number])
-        if not self.runs_all:
-            index = torch.tensor(self.missing)
-            args, kwargs = pick((args, kwargs), index, self.rows.count)
+        if len(run) < self.rows.count:
+            args, kwargs = pick((args, kwargs), torch.tensor(run), self.rows.count)
         with torch.no_grad():
             result = forward(*args, **kwargs)
         leaves, structure = pytree.tree_flatten(result)
+        if is_below:
+            return self._spread(number, leaves, self.below.forms[number], run)
         self._keep(number, leaves)
         if self.runs_all:
             self.forms.append(Result.of(result))
             return pytree.tree_unflatten(self._watched(number, leaves), structure)
-        return self._spread(number, leaves)
+        return self._spread(number, leaves, self.read.forms[number], run)
 
     def _fill(self, number: int, form: Result) -> Any:
         """Read tensors in place, of whatever source, and NaN elsewhere."""
@@ -189,8 +200,7 @@ class Pass:
         ours, theirs = self.read.tensors.get(place), self.below.tensors.get(place)
         if theirs is None:
             return ours
-        if self.wanted is None or place in self.wanted:
-            self.kept[place] = _some(theirs, leaf.axis, self.missing)
+        self._keep_missing(place, leaf, theirs)
         if ours is None or leaf.axis is None:
             return theirs
         index = torch.tensor(self.missing, device=ours.device)
@@ -218,23 +228,31 @@ class Pass:
             watched.append(leaf)
         return watched
 
-    def _spread(self, number: int, leaves: Sequence[Any]) -> Any:
-        """The result for the whole batch from that of the missing rows."""
-        form, known = self.read.forms[number], dict[int, Tensor]()
+    def _keep_missing(self, place: Place, leaf: Leaf, whole: Tensor) -> None:
+        """Copy the missing rows of a tensor of all rows, if they may be stored."""
+        if self.wanted is None or place in self.wanted:
+            self.kept[place] = _some(whole, leaf.axis, self.missing)
+
+    def _spread(
+        self, number: int, leaves: Sequence[Any], form: Result, positions: Sequence[int]
+    ) -> Any:
+        """The result for the whole batch from that of the rows that were run."""
+        known: dict[int, Tensor] = {}
         if len(form.leaves) != len(leaves):
             msg = f"{self.calls[number]} returns something else for some of the samples"
             raise NotCacheableError(msg)
         for position, (leaf, tensor) in enumerate(zip(form.leaves, leaves, strict=True)):
             if not isinstance(leaf, Leaf):
                 continue
-            if leaf.axis is None:
-                known[position] = tensor
-                continue
-            whole = self.read.tensors.get((number, position))
-            if whole is None:
-                whole = leaf.nothing(self.rows.count)
-            index = torch.tensor(self.missing, device=tensor.device)
-            known[position] = whole.index_copy_(leaf.axis, index, tensor)
+            place, whole = (number, position), tensor
+            if leaf.axis is not None:
+                there = self._merged(place, leaf)
+                whole = leaf.nothing(self.rows.count) if there is None else there
+                index = torch.tensor(positions, device=tensor.device)
+                whole = whole.index_copy_(leaf.axis, index, tensor)
+            known[position] = whole
+            if number < self.below.until:
+                self._keep_missing(place, leaf, whole)
         return form.fill(self.rows.count, known)
 
 

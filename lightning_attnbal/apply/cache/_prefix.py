@@ -253,9 +253,9 @@ class PrefixCache:
         try:
             result, reason = self._runner.run(cut, call, self._prefixes.below(cut))
         except NotCacheableError as error:
-            self._prefixes.refuse(cut, error)
+            self._prefixes.refuse(error.cut or cut, error)
             set_random_state(before)
             return forward(*args, **kwargs)
         if reason is not None:
-            self._prefixes.refuse(cut, reason)
+            self._prefixes.refuse(reason.cut or cut, reason)
         return result

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from lightning_attnbal.apply.cache._cut import Cut
 
 _log = logging.getLogger(__name__)
 
 
 class NotCacheableError(Exception):
-    """What a prefix computes cannot be stored; the message is the reason."""
+    """What a prefix computes cannot be stored; the message is the reason.
+
+    Attributes:
+        cut: the prefix; None: the one that is engaged.
+    """
+
+    cut: Cut | None = None
+
+    def of(self, cut: Cut) -> Self:
+        """The same of that prefix."""
+        self.cut = cut
+        return self
 
 
 class PaddingMattersError(NotCacheableError):

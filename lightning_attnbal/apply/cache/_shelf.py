@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,21 @@ from lightning_attnbal.apply.cache._space import Space
 from lightning_attnbal.apply.cache._store import ActivationStore
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Rows are to be read in a way that was not shown to be sound yet: read, and compared.
+
+    Args:
+        tried: the pass that reads them.
+        cut: whose rows they are.
+        kinds: what is new about it, see `Cut.novelty`.
+    """
+
+    tried: Pass
+    cut: Cut
+    kinds: set[str]
+
+
 class Shelf:
     """Between passes and the store.
 
@@ -42,8 +57,8 @@ class Shelf:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def plan(self, cut: Cut, rows: Rows, below: Sequence[Cut]) -> tuple[Pass, Pass | None]:
-        """The pass that computes what must be, and one to try if there is something to compare.
+    def plan(self, cut: Cut, rows: Rows, below: Sequence[Cut]) -> tuple[Pass, Trial | None]:
+        """The pass that computes what must be, and what to try if there is something to compare.
 
         Raises:
             NotCacheableError: the prefix is trained, not in eval mode, or changes all the time.
@@ -59,7 +74,7 @@ class Shelf:
         whole.read = Known(0, forms)
         missing = self._space(cut).missing(rows.keys)
         if len(missing) == rows.count:
-            return self._from_below(whole, below), None
+            return self._from_below(whole, below)
         if missing and not cut.can_pick(rows):
             return whole, None
         known, lost = self._read(cut, rows, forms, missing)
@@ -68,9 +83,10 @@ class Shelf:
             return whole, None
         part = Pass(rows, cut.skippable.calls, missing, read=known, wanted=cut.needed)
         self._since_audit += 1
-        if cut.novelty(rows, missing) or self._since_audit >= self._audit_every:
-            return whole, part
-        return (self._from_below(part, below) if missing else part), None
+        novel = cut.novelty(rows, missing)
+        if novel or self._since_audit >= self._audit_every:
+            return whole, Trial(part, cut, novel)
+        return self._from_below(part, below) if missing else (part, None)
 
     def again(self, cut: Cut, rows: Rows) -> Pass | None:
         """A pass that reads all rows, if they are there."""
@@ -80,24 +96,38 @@ class Shelf:
         known, lost = self._read(cut, rows, forms, [])
         return None if lost else Pass(rows, cut.skippable.calls, [], read=known)
 
-    def _from_below(self, todo: Pass, below: Sequence[Cut]) -> Pass:
-        """Start where a shallower prefix that has the missing rows, and is still valid, ends."""
-        rows, wanted = todo.rows, set(todo.missing)
-        others = [i for i in range(rows.count) if i not in wanted]
-        for cut in below:
-            forms = cut.forms.get(rows.layout)
+    def _from_below(self, todo: Pass, below: Sequence[Cut]) -> tuple[Pass, Trial | None]:
+        """Start where a shallower prefix ends that has missing rows and is still valid.
+
+        Of several the one that spares the most units of rows. The first times, to be compared.
+        """
+        rows = todo.rows
+        covered: dict[int, list[int]] = {}
+        for number, cut in enumerate(below):
             calls = cut.skippable.calls
-            if forms is None or cut.needed is None or tuple(todo.calls[: len(calls)]) != calls:
-                continue
-            self._open(cut)
-            if self._space(cut).missing([rows.keys[i] for i in todo.missing]):
-                continue
-            if cut.novelty(rows, others) - {"part"}:  # nothing of it is run
-                continue
-            known, lost = self._read(cut, rows, forms, others)
-            if not lost:
-                return replace(todo, below=replace(known, until=len(calls)))
-        return todo
+            is_part = tuple(todo.calls[: len(calls)]) == calls
+            if is_part and cut.needed is not None and rows.layout in cut.forms:
+                self._open(cut)
+                gone = set(self._space(cut).missing(rows.keys)) if cut.space else set(todo.missing)
+                covered[number] = [i for i in todo.missing if i not in gone]
+        most = max(covered, key=lambda n: len(covered[n]) * len(below[n].names), default=None)
+        if most is None or not covered[most]:
+            return todo, None
+        cut, forms = below[most], below[most].forms.get(rows.layout)
+        others = [i for i in range(rows.count) if i not in set(covered[most])]
+        if forms is None or (len(covered[most]) < len(todo.missing) and not cut.can_pick(rows)):
+            return todo, None
+        known, lost = self._read(cut, rows, forms, others)
+        read = set(covered[most]) - set(lost)
+        bottom = [i for i in todo.missing if i not in read]
+        if lost and not (read and cut.can_pick(rows)):
+            return todo, None
+        known = replace(known, until=len(cut.skippable.calls))
+        shorter = todo.starting(known, bottom)
+        kinds = cut.novelty(rows, [i for i in range(rows.count) if i not in read])
+        if not bottom:
+            kinds -= {"part"}  # nothing of the shallower prefix is run
+        return (todo, Trial(shorter, cut, kinds)) if kinds else (shorter, None)
 
     def _read(
         self, cut: Cut, rows: Rows, forms: Sequence[Result], missing: Sequence[int]
@@ -160,32 +190,37 @@ class Shelf:
             for n, i in enumerate(done.missing)
         ]
 
-    def compare(self, cut: Cut, computed: Pass, tried: Pass) -> None:
-        """Hold computed rows against those that were read.
+    def compare(self, cut: Cut, computed: Pass, trial: Trial) -> None:
+        """Hold computed rows against those that were read, or follow from what was read.
 
         Raises:
             NotCacheableError: a row differs by more than rounding.
         """
         rows, forms = computed.rows, cut.forms[computed.rows.layout]
-        known, lost = self._read(cut, rows, forms, tried.missing)  # the model may write to them
-        gone = {*tried.missing, *lost}
-        read = replace(computed, kept=dict(known.tensors))
+        if trial.cut is cut:
+            known, lost = self._read(cut, rows, forms, trial.tried.missing)  # not what the model
+            read, gone = replace(computed, kept=dict(known.tensors)), {*trial.tried.missing, *lost}
+            slack = 1  # may have written to
+        else:
+            read, gone, slack = replace(computed, kept=trial.tried.kept), set(), _AMPLIFIED
         found, stored = (self._pack(cut, p, forms) for p in (computed, read))
         errors = [
             largest_error(a, b)
-            for i in range(rows.count)
+            for n, i in enumerate(computed.missing)
             if i not in gone
-            for a, b in zip(found[i], stored[i], strict=True)
+            for a, b in zip(found[n], stored[n], strict=True)
         ]
         worst = max(errors, default=0.0)
         self._since_audit = 0
         top = max(self.counts.largest_error, worst)
         self.counts = replace(self.counts, audits=self.counts.audits + 1, largest_error=top)
-        if worst > tolerance(self.store.dtype, computed.kept.values(), rows.autocast):
-            kinds = cut.novelty(rows, tried.missing) - {"again"}
+        most = tolerance(self.store.dtype, computed.kept.values(), rows.autocast)
+        if not worst <= slack * most:
+            kinds = trial.kinds - {"again"}
             why = "; ".join(_WHY[kind] for kind in sorted(kinds)) or _SAME
             msg = f"a stored row differs from the computed one by {worst:.1e}: {why}"
-            raise (PaddingMattersError if "repadded" in kinds else NotCacheableError)(msg)
+            error = PaddingMattersError if "repadded" in kinds else NotCacheableError
+            raise error(msg).of(trial.cut)
 
     def compare_results(self, rows: Rows, read: Any, computed: Any) -> None:
         """Hold what the host returned on read rows against what it returned on computed ones.
@@ -196,7 +231,7 @@ class Shelf:
         self.counts = replace(self.counts, trials=self.counts.trials + 1)
         worst = outputs_differ(read, computed, rows.real)
         most = tolerance(self.store.dtype, tensors_in(computed), rows.autocast)
-        if worst > 10 * most:  # layers above may amplify what differs
+        if worst > _AMPLIFIED * most:
             msg = f"on read rows the model returned something else (by {worst:.1e})"
             raise (PaddingMattersError if rows.is_padded else NotCacheableError)(msg)
 
@@ -231,6 +266,7 @@ class Shelf:
         return self.store.space(cut.space)
 
 
+_AMPLIFIED = 10  # layers above may amplify what differs
 _SAME = "something in it is random, or its weights were changed behind PyTorch's back"
 _WHY = {
     "mixed": "perhaps a row depends on the others of its batch",

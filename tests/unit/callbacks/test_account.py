@@ -51,7 +51,7 @@ def test_a_deeper_prefix_starts_where_a_shallower_one_ends():
     account = Account()
     charged(account, LOW, (1, 2, 3))
     assert charged(account, BOTH, (1, 2)).run == {"low": 0.0, "mid": 1.0}
-    assert charged(account, BOTH, (3, 4)).run == {"low": 1.0, "mid": 1.0}
+    assert charged(account, BOTH, (3, 4)).run == {"low": 0.5, "mid": 1.0}
 
 
 def test_missing_samples_of_a_mixed_batch_start_there_too():
@@ -59,7 +59,7 @@ def test_missing_samples_of_a_mixed_batch_start_there_too():
     charged(account, LOW, (1, 2, 3))
     charged(account, BOTH, (1,))
     assert charged(account, BOTH, (1, 2)).run == {"low": 0.0, "mid": 0.5}
-    assert charged(account, BOTH, (2, 3, 4)).run == {"low": 2 / 3, "mid": 2 / 3}
+    assert charged(account, BOTH, (2, 3, 4)).run == {"low": 1 / 3, "mid": 2 / 3}
     assert account.num_paid(LOW, beyond=BOTH) == 0
     assert account.num_paid(BOTH, beyond=LOW) == 1
 

@@ -20,6 +20,8 @@ CLOSE = 1e-6
 
 CALLS: Counter[int] = Counter()
 """How often blocks ran, by identity."""
+ROWS: Counter[int] = Counter()
+"""On how many samples."""
 
 
 class Block(nn.Module):
@@ -32,6 +34,7 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         CALLS[id(self)] += 1
+        ROWS[id(self)] += len(hidden)
         hidden = hidden + self.mix(hidden.transpose(1, 2)).transpose(1, 2)
         return hidden + torch.tanh(self.inner(hidden))
 

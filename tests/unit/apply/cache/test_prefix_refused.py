@@ -252,6 +252,19 @@ def test_rows_that_depend_on_their_company(make):
     assert twins.worst <= CLOSE
 
 
+def test_rows_that_depend_on_their_company_do_not_serve_a_deeper_cut(make):
+    twins = make(_lowest(_Company), cached=1)
+    epochs = shuffled(samples(), 4)
+    twins.train(epochs[:1])  # stored, and never read
+    twins.cut(3)
+    twins.train(epochs[1:])
+    names = [unit.name for unit in twins.units]
+    assert list(twins.cache.refused)[0] == tuple(names[:1])
+    assert "a row depends on the others of its batch" in twins.reasons
+    assert twins.cache.counts.rows_read == 0
+    assert twins.worst <= CLOSE
+
+
 class _Recurrent(nn.Module):
     """Blocks of the form (L, B, D): the first dimension is time."""
 
