@@ -259,7 +259,7 @@ def test_rows_that_depend_on_their_company_do_not_serve_a_deeper_cut(make):
     twins.cut(3)
     twins.train(epochs[1:])
     names = [unit.name for unit in twins.units]
-    assert list(twins.cache.refused)[0] == tuple(names[:1])
+    assert next(iter(twins.cache.refused)) == tuple(names[:1])
     assert "a row depends on the others of its batch" in twins.reasons
     assert twins.cache.counts.rows_read == 0
     assert twins.worst <= CLOSE
