@@ -91,7 +91,9 @@ class Allocator(ABC):
         num_steps = limits.num_steps(cost, problem.one_off(choice.levels))
         if num_steps == 0:
             raise limits.infeasible(cost, name)
+        is_final = choice.is_final
         if num_steps is not None and choice.num_steps is not None:
+            is_final &= choice.num_steps <= num_steps  # else it is the budget that ends the run
             num_steps = min(num_steps, choice.num_steps)
         bound, price = choice.bound, choice.shadow_price
         if bound is None or price is None:
@@ -107,7 +109,7 @@ class Allocator(ABC):
             method=choice.method,
             reasons=explain(problem, choice.levels, price, limits),
             task=problem.task,
-            is_final=choice.is_final,
+            is_final=is_final,
             forecast=choice.forecast,
             alternatives=choice.alternatives,
         )

@@ -54,10 +54,10 @@ class ForecastAllocator(Allocator):
     cache included. A unit that was never trained (a model from scratch, a new head) is not frozen.
 
     The plan in force stays unless another is forecast lower by more than `hysteresis` standard
-    deviations of the difference, and, if it trains units that are not trained now, by more than
-    `thaw_margin` of the first loss: what joins late disturbs what was learned on it as it was, and
-    has little time to make up for it. By less in the first epoch, in proportion to how much of it
-    is over, since little is lost by a switch then. Where all steps at the chosen plan would leave
+    deviations of the difference (of less in the first epoch, in proportion to how much of it is
+    over: little is lost by a switch then), and, if it trains units that are not trained now, by
+    more than `thaw_margin` of the first loss: what joins late disturbs what was learned on it as it
+    was, has little time to make up for it, and costs more with each step. Where all steps at the chosen plan would leave
     budget unspent, the next dearer plan goes first, or last where going first would spoil a full
     cache. Without an end of its own the run ends when the data was passed over `prior.passes`
     times, and hands the rest of the budget back; not where most units had never been trained.
@@ -181,7 +181,7 @@ class ForecastAllocator(Allocator):
         worse, error = now.outcome.above(best.outcome)
         settled = min(1.0, progress.steps / (limits.epoch_steps or _EPOCH))
         margin = 0.0 if best.trained <= now.trained else self.thaw_margin * unit
-        return worse <= settled * max(self.hysteresis * error, margin)
+        return worse <= max(settled * self.hysteresis * error, margin)
 
 
 def _option(problem: Problem, limits: Limits, forecast: Forecast, candidate: Candidate) -> _Option:

@@ -164,7 +164,7 @@ def _peer(method: Method) -> Peer:
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Balanced(revision=3),
+    "ours": Balanced(revision=4),
     "full": _static(FullAllocator()),
     "full-rex": Balanced(
         allocator=FullAllocator(), options={"lr_schedule": "rex", "calibration_steps": 1}

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_attnbal.allocate import CurvePrior, ForecastAllocator, Limits, Progress, Segment
+from lightning_attnbal.allocate import (
+    Allocator,
+    Choice,
+    CurvePrior,
+    ForecastAllocator,
+    Limits,
+    Progress,
+    Segment,
+    full_levels,
+)
 from tests.unit.allocate.learners import EPOCH, layers, ran
 
 
@@ -44,3 +53,19 @@ def test_past_the_useful_passes_a_single_step_is_left():
     limits = Limits(remaining=1e9, epoch_steps=EPOCH)
     plan = ForecastAllocator(prior=prior)(problem, limits, None, progress)
     assert (plan.is_final, plan.num_steps) == (True, 1)
+
+
+class _Ends(Allocator):
+    """Everything for 100 steps, then nothing more."""
+
+    def allocate(self, problem, limits, current, progress):
+        return Choice(levels=full_levels(problem), num_steps=100, is_final=True, method="made up")
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(150, (True, 100)), (50.5, (False, 50))])
+def test_a_run_that_the_budget_is_forecast_to_end_does_not_end_by_the_plan(steps, expected):
+    """What a step costs is an estimate: where it was too high, more steps are left."""
+    problem = layers(1.0, 1.0)
+    cost, _, _ = problem.evaluate(full_levels(problem))
+    plan = _Ends()(problem, Limits(remaining=steps * cost))
+    assert (plan.is_final, plan.num_steps) == expected
