@@ -217,10 +217,9 @@ class StepRule:
 def step_rule(optimizer: Optimizer, parameter: Tensor, group: dict[str, Any]) -> StepRule:
     """The rule for a parameter of this group of the optimizer."""
     kind, is_negated = geometry(optimizer), bool(group.get("maximize"))
-    state = optimizer.state.get(parameter) if kind == "adam" else None
-    steps = float(state.get("step", 0)) if state else 0.0
     if kind != "adam":
         return StepRule(kind, is_negated)
+    steps = float((optimizer.state.get(parameter) or {}).get("step", 0))
     decay, eps = float(group["betas"][1]), float(group["eps"])
     return StepRule(kind, is_negated, max(0.0, steps), decay, eps, bool(group["amsgrad"]))
 

@@ -95,8 +95,11 @@ class _Balanced(Attached):
     def report(self) -> dict[str, Any]:
         decisions = [
             {
-                **{"step": d.step, "spent": d.spent, "why": d.why, "plan": str(d.plan)},
-                "reasons": d.plan.reasons,
+                "step": d.step,
+                "spent": d.spent,
+                "why": d.why,
+                "plan": str(d.plan),
+                "method": d.plan.method,
             }
             for d in self.balancer.history
         ]

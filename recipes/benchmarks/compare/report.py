@@ -183,24 +183,31 @@ def regret(table: Table, budgets: Sequence[str]) -> list[str]:
 
 
 def times(table: Table, budgets: Sequence[str]) -> list[str]:
-    """Processor time against cost."""
-    whole = table.get((FULL, "1"), {})
-    if not whole:
-        return []
-    seconds = statistics.mean(run["cpu_seconds"] for run in whole.values())
-    lines = [
-        "Processor time of ours over that of the full run, beside its share of the FLOPs:",
+    """Processor time against cost: of the full run, and of full training for the same FLOPs."""
+    whole = mean_of(table.get((FULL, "1"), {}), "cpu_seconds")
+    head = [
+        "Processor time of ours over that of the full run, beside its share of the FLOPs, and over "
+        "that of full training for the same FLOPs:",
         "",
-        "| budget | FLOPs | time |",
-        "|---|---|---|",
+        "| budget | FLOPs | time / full run | time / full training at this budget |",
+        "|---|---|---|---|",
     ]
+    rows = []
     for budget in budgets:
-        runs = table.get((OURS, budget), {}).values()
-        if runs:
-            cost = statistics.mean(run["flops"] / run["reference_flops"] for run in runs)
-            time = statistics.mean(run["cpu_seconds"] for run in runs) / seconds
-            lines.append(f"| {budget} | {cost:.3f} | {time:.3f} |")
-    return lines
+        ours = table.get((OURS, budget), {})
+        beside = mean_of(table.get((FULL, budget), {}), "cpu_seconds")
+        if not ours or whole is beside is None:
+            continue
+        seconds = mean_of(ours, "cpu_seconds") or math.nan
+        share = statistics.mean(run["flops"] / run["reference_flops"] for run in ours.values())
+        ratios = ["" if other is None else f"{seconds / other:.3f}" for other in (whole, beside)]
+        rows.append(f"| {budget} | {share:.3f} | {' | '.join(ratios)} |")
+    return [*head, *rows] if rows else []
+
+
+def mean_of(runs: Runs, key: str) -> float | None:
+    """Mean of a figure over the seeds; None without runs."""
+    return statistics.mean(run[key] for run in runs.values()) if runs else None
 
 
 def ends(table: Table) -> list[str]:

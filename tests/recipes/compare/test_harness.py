@@ -191,6 +191,19 @@ def test_paired_difference():
     assert report.paired(runs(0.5), {}) is None
 
 
+def test_times_are_ratios_of_means():
+    def timed(seconds, flops):
+        return {0: {"cpu_seconds": seconds, "flops": flops, "reference_flops": 100.0}}
+
+    table = {("ours", "1/4"): timed(30.0, 25.0), ("ours", "1/2"): timed(55.0, 50.0)}
+    assert report.times(table, ["1/4", "1/2"]) == []
+    table |= {("full", "1/4"): timed(24.0, 25.0), ("full", "1"): timed(100.0, 100.0)}
+    assert report.times(table, ["1/4", "1/2"])[4:] == [
+        "| 1/4 | 0.250 | 0.300 | 1.250 |",
+        "| 1/2 | 0.500 | 0.550 |  |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("mean", "half", "text"),
     [(1.0, 0.5, "**+1.00 ± 0.50**"), (-0.2, 0.5, "-0.20 ± 0.50"), (1.0, float("inf"), "+1.00")],
