@@ -57,10 +57,11 @@ class ForecastAllocator(Allocator):
     deviations of the difference (of less in the first epoch, in proportion to how much of it is
     over: little is lost by a switch then), and, if it trains units that are not trained now, by
     more than `thaw_margin` of the first loss: what joins late disturbs what was learned on it as it
-    was, has little time to make up for it, and costs more with each step. Where all steps at the chosen plan would leave
-    budget unspent, the next dearer plan goes first, or last where going first would spoil a full
-    cache. Without an end of its own the run ends when the data was passed over `prior.passes`
-    times, and hands the rest of the budget back; not where most units had never been trained.
+    was, has little time to make up for it, and makes each step dearer. Where all steps at the
+    chosen plan would leave budget unspent, the next dearer plan goes first, or last where going
+    first would spoil a full cache. Without an end of its own the run ends when the data was passed
+    over `prior.passes` times, and hands the rest of the budget back; not where most units had never
+    been trained.
 
     Args:
         prior: what is believed about learning curves before the run has shown its own.

@@ -186,7 +186,8 @@ class HostRunner:
         try:
             return self._on_read_rows(trial.tried, cut, call)
         except NotCacheableError as error:
-            raise error.of(trial.cut) from error
+            error.cut = trial.cut
+            raise
 
     def _on_read_rows(self, current: Pass, cut: Cut, call: Call) -> Any:
         """What fails may work without.
@@ -223,10 +224,7 @@ class HostRunner:
             cut.gives_nan |= done.runs_all and has_nan(result)
             if trial is not None:
                 self._shelf.compare(cut, done, trial)
-                try:
-                    self._shelf.compare_results(done.rows, tried, result)
-                except NotCacheableError as error:
-                    raise error.of(trial.cut) from error
+                self._shelf.compare_results(trial, tried, result)
                 trial.cut.proven |= trial.kinds
             self._keep(cut, done, result)
 

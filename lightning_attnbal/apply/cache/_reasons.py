@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_attnbal.apply.cache._cut import Cut
@@ -13,18 +13,16 @@ _log = logging.getLogger(__name__)
 
 
 class NotCacheableError(Exception):
-    """What a prefix computes cannot be stored; the message is the reason.
+    """What a prefix computes cannot be stored.
 
-    Attributes:
+    Args:
+        reason: in words.
         cut: the prefix; None: the one that is engaged.
     """
 
-    cut: Cut | None = None
-
-    def of(self, cut: Cut) -> Self:
-        """The same of that prefix."""
+    def __init__(self, reason: str, cut: Cut | None = None) -> None:
+        super().__init__(reason)
         self.cut = cut
-        return self
 
 
 class PaddingMattersError(NotCacheableError):

@@ -197,13 +197,14 @@ class Shelf:
             NotCacheableError: a row differs by more than rounding.
         """
         rows, forms = computed.rows, cut.forms[computed.rows.layout]
-        if trial.cut is cut:
-            known, lost = self._read(cut, rows, forms, trial.tried.missing)  # not what the model
-            read, gone = replace(computed, kept=dict(known.tensors)), {*trial.tried.missing, *lost}
-            slack = 1  # may have written to
+        if trial.cut is cut:  # read once more: the model may have written to what it was given
+            known, lost = self._read(cut, rows, forms, trial.tried.missing)
+            kept, gone, slack = dict(known.tensors), {*trial.tried.missing, *lost}, 1
         else:
-            read, gone, slack = replace(computed, kept=trial.tried.kept), set(), _AMPLIFIED
-        found, stored = (self._pack(cut, p, forms) for p in (computed, read))
+            kept, gone, slack = trial.tried.kept, set(), _AMPLIFIED
+        found, stored = (
+            self._pack(cut, p, forms) for p in (computed, replace(computed, kept=kept))
+        )
         errors = [
             largest_error(a, b)
             for n, i in enumerate(computed.missing)
@@ -220,20 +221,21 @@ class Shelf:
             why = "; ".join(_WHY[kind] for kind in sorted(kinds)) or _SAME
             msg = f"a stored row differs from the computed one by {worst:.1e}: {why}"
             error = PaddingMattersError if "repadded" in kinds else NotCacheableError
-            raise error(msg).of(trial.cut)
+            raise error(msg, trial.cut)
 
-    def compare_results(self, rows: Rows, read: Any, computed: Any) -> None:
+    def compare_results(self, trial: Trial, read: Any, computed: Any) -> None:
         """Hold what the host returned on read rows against what it returned on computed ones.
 
         Raises:
             NotCacheableError: they differ by more than rounding.
         """
+        rows = trial.tried.rows
         self.counts = replace(self.counts, trials=self.counts.trials + 1)
         worst = outputs_differ(read, computed, rows.real)
         most = tolerance(self.store.dtype, tensors_in(computed), rows.autocast)
         if worst > _AMPLIFIED * most:
             msg = f"on read rows the model returned something else (by {worst:.1e})"
-            raise (PaddingMattersError if rows.is_padded else NotCacheableError)(msg)
+            raise (PaddingMattersError if rows.is_padded else NotCacheableError)(msg, trial.cut)
 
     def forget(self, cut: Cut) -> None:
         """Drop the rows of a prefix."""
