@@ -12,6 +12,7 @@ from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.core import CACHED, FROZEN, Plan, Problem
 
 _LEAST_SAVING = 0.02
+_HOPE = 1.3  # times the steps that the budget is forecast to pay for: costs are estimates
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,18 @@ class Candidate:
 
     @classmethod
     def of(cls, problem: Problem, levels: Levels, limits: Limits) -> Candidate:
-        """The plan, with cached units frozen where caching would not pay in the steps left."""
+        """The plan, with cached units frozen where caching would not pay in the steps left.
+
+        Nor in some more than the forecast says, where the budget ends the run: caching for nothing
+        costs little, and running short of it a whole pass.
+        """
         cost, value, _ = problem.evaluate(levels)
         once = problem.one_off(levels)
         thawed = tuple(FROZEN if level == CACHED else level for level in levels)
         if thawed == levels or not problem.offers(thawed):
             return cls(levels, cost, once, value)
         dearer, worth, _ = problem.evaluate(thawed)
-        steps = limits.steps(cost, once)
+        steps = min(_HOPE * limits.steps(cost, once), limits.max_steps or math.inf)
         if math.isfinite(steps) and worth >= value and dearer >= cost:
             saved = limits.total(steps, dearer) - limits.total(steps, cost, once)
             if saved < _LEAST_SAVING * limits.total(steps, dearer):

@@ -53,6 +53,21 @@ def test_a_prefix_is_frozen_when_less_than_an_epoch_follows():
     assert plan["layer.0"] == FROZEN
 
 
+@pytest.mark.parametrize(
+    ("limits", "level"),
+    [
+        (Limits(remaining=27, epoch_steps=EPOCH), CACHED),
+        (Limits(remaining=27, max_steps=9, epoch_steps=EPOCH), FROZEN),
+        (Limits(remaining=21, epoch_steps=EPOCH), FROZEN),
+    ],
+    ids=["nine by the forecast", "nine by the user", "seven"],
+)
+def test_a_prefix_is_cached_where_the_budget_may_last_for_more_than_an_epoch(limits, level):
+    low = (Option(level=CACHED, cost=0, once=EPOCH), Option(level=FROZEN, cost=1))
+    head = Menu("head", (Option(level=FULL, cost=2, value=1),))
+    assert FrontierAllocator()(Problem((Menu("low", low), head)), limits)["low"] == level
+
+
 def test_a_full_cache_is_used_for_the_last_steps_too():
     limits = Limits(remaining=20, max_steps=EPOCH - 2, epoch_steps=EPOCH)
     assert FrontierAllocator()(stack(fill=0), limits)["layer.0"] == CACHED
