@@ -24,7 +24,8 @@ class Choice:
         bound: proven upper bound of the value at this cost, None to have it computed.
         shadow_price: λ ≥ 0 at this cost, None to have it computed.
         num_steps: steps after which to decide again, None for as many as there are.
-        is_final: whether the run is to end after those steps, with budget left.
+        is_final: whether the run is to end after those steps, with budget left; without effect
+            where the budget is forecast not to pay for them.
         forecast: mean and standard deviation of the loss at the run's end, if there is one.
         alternatives: what it was chosen from, cheapest first, for those who want to see it.
 

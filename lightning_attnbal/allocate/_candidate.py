@@ -12,7 +12,7 @@ from lightning_attnbal.allocate._limits import Limits
 from lightning_attnbal.core import CACHED, FROZEN, Plan, Problem
 
 _LEAST_SAVING = 0.02
-_HOPE = 1.3  # times the steps that the budget is forecast to pay for: costs are estimates
+_HOPE = 1.3  # times the steps that the budget is forecast to pay for
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Candidate:
     def of(cls, problem: Problem, levels: Levels, limits: Limits) -> Candidate:
         """The plan, with cached units frozen where caching would not pay in the steps left.
 
-        Nor in some more than the forecast says, where the budget ends the run: caching for nothing
-        costs little, and running short of it a whole pass.
+        Where the budget ends the run it has to fail to pay in 1.3 times the steps, too: what a step
+        costs is an estimate, and a cache that was not begun early is missing in the next pass.
         """
         cost, value, _ = problem.evaluate(levels)
         once = problem.one_off(levels)

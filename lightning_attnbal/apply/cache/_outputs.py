@@ -123,6 +123,10 @@ class Known:
     forms: Sequence[Result] = ()
     tensors: Mapping[Place, Tensor] = field(default_factory=dict)
 
+    def copied(self) -> Known:
+        """The same with tensors of its own."""
+        return replace(self, tensors={place: x.clone() for place, x in self.tensors.items()})
+
 
 def pick(tree: Any, positions: Tensor, count: int) -> Any:
     """Everything that is along the samples, for some of them only."""

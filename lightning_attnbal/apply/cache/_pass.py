@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -64,12 +64,6 @@ class Pass:
     _is_abandoned: bool = False
     _marks: Callable[[], Any] | None = None
     _before: tuple[Any, ...] = ()
-
-    def starting(self, below: Known, bottom: Sequence[int]) -> Pass:
-        """The same, not begun yet, starting where a shallower prefix ends."""
-        read = replace(self.read, tensors={at: x.clone() for at, x in self.read.tensors.items()})
-        calls, missing, wanted = self.calls, self.missing, self.wanted
-        return Pass(self.rows, calls, missing, read=read, below=below, bottom=bottom, wanted=wanted)
 
     @property
     def runs_all(self) -> bool:
@@ -258,5 +252,5 @@ class Pass:
 
 def _some(tensor: Tensor, axis: int | None, positions: Sequence[int]) -> Tensor:
     if axis is None:
-        return tensor
+        return tensor.clone()
     return tensor.index_select(axis, torch.tensor(positions, device=tensor.device))

@@ -97,37 +97,47 @@ class Shelf:
         return None if lost else Pass(rows, cut.skippable.calls, [], read=known)
 
     def _from_below(self, todo: Pass, below: Sequence[Cut]) -> tuple[Pass, Trial | None]:
-        """Start where a shallower prefix ends that has missing rows and is still valid.
+        """Start where a shallower prefix ends that has missing rows; the first times, to compare.
 
-        Of several the one that spares the most units of rows. The first times, to be compared.
+        Of several the one that spares the most units of rows, the first of equals.
         """
-        rows = todo.rows
-        covered: dict[int, list[int]] = {}
-        for number, cut in enumerate(below):
-            calls = cut.skippable.calls
-            is_part = tuple(todo.calls[: len(calls)]) == calls
-            if is_part and cut.needed is not None and rows.layout in cut.forms:
-                self._open(cut)
-                gone = set(self._space(cut).missing(rows.keys)) if cut.space else set(todo.missing)
-                covered[number] = [i for i in todo.missing if i not in gone]
-        most = max(covered, key=lambda n: len(covered[n]) * len(below[n].names), default=None)
-        if most is None or not covered[most]:
+        rows, best, stored = todo.rows, None, list[int]()
+        for cut in below:
+            found = self._stored(cut, todo)
+            if len(found) * len(cut.names) > len(stored) * (len(best.names) if best else 0):
+                best, stored = cut, found
+        if best is None:
             return todo, None
-        cut, forms = below[most], below[most].forms.get(rows.layout)
-        others = [i for i in range(rows.count) if i not in set(covered[most])]
-        if forms is None or (len(covered[most]) < len(todo.missing) and not cut.can_pick(rows)):
+        forms, unread = best.forms[rows.layout], _others(rows, stored)
+        known, lost = self._read(best, rows, forms, unread)
+        unread = sorted({*unread, *lost})
+        bottom = [i for i in todo.missing if i in set(unread)]
+        if len(unread) == rows.count or (bottom and not best.can_pick(rows)):
             return todo, None
-        known, lost = self._read(cut, rows, forms, others)
-        read = set(covered[most]) - set(lost)
-        bottom = [i for i in todo.missing if i not in read]
-        if lost and not (read and cut.can_pick(rows)):
-            return todo, None
-        known = replace(known, until=len(cut.skippable.calls))
-        shorter = todo.starting(known, bottom)
-        kinds = cut.novelty(rows, [i for i in range(rows.count) if i not in read])
+        kinds = best.novelty(rows, unread)
         if not bottom:
             kinds -= {"part"}  # nothing of the shallower prefix is run
-        return (todo, Trial(shorter, cut, kinds)) if kinds else (shorter, None)
+        shorter = Pass(
+            rows,
+            todo.calls,
+            todo.missing,
+            read=todo.read.copied() if kinds else todo.read,
+            below=replace(known, until=len(best.skippable.calls)),
+            bottom=bottom,
+            wanted=todo.wanted,
+        )
+        return (todo, Trial(shorter, best, kinds)) if kinds else (shorter, None)
+
+    def _stored(self, cut: Cut, todo: Pass) -> list[int]:
+        """Positions of the rows to be run that a prefix of theirs has and that are still valid."""
+        calls, layout = cut.skippable.calls, todo.rows.layout
+        if tuple(todo.calls[: len(calls)]) != calls or layout not in cut.forms:
+            return []
+        self._open(cut)
+        if layout not in cut.forms or not cut.space:  # its weights are others now
+            return []
+        gone = set(self._space(cut).missing(todo.rows.keys))
+        return [i for i in todo.missing if i not in gone]
 
     def _read(
         self, cut: Cut, rows: Rows, forms: Sequence[Result], missing: Sequence[int]
@@ -216,7 +226,7 @@ class Shelf:
         top = max(self.counts.largest_error, worst)
         self.counts = replace(self.counts, audits=self.counts.audits + 1, largest_error=top)
         most = tolerance(self.store.dtype, computed.kept.values(), rows.autocast)
-        if not worst <= slack * most:
+        if worst > slack * most:
             kinds = trial.kinds - {"again"}
             why = "; ".join(_WHY[kind] for kind in sorted(kinds)) or _SAME
             msg = f"a stored row differs from the computed one by {worst:.1e}: {why}"
@@ -276,6 +286,11 @@ _WHY = {
     "earlier": "perhaps the code has changed since it was stored",
     "part": "perhaps a row depends on the others of its batch",
 }
+
+
+def _others(rows: Rows, positions: Sequence[int]) -> list[int]:
+    """All positions but these."""
+    return sorted(set(range(rows.count)) - set(positions))
 
 
 def _blank(leaf: Leaf, rows: Rows, *, trims: bool) -> Tensor:

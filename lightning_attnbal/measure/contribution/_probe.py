@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import mul
 
 import torch
 from torch import Tensor, nn
@@ -135,10 +134,10 @@ class _Crossed:
     def contribution(self) -> Contribution:
         """Mean over all pairs, and what the estimates differ by."""
         num = len(self._estimates)
-        weights = range(1, num + 1)  # losses that each was crossed with
-        mean = sum(map(mul, weights, self._estimates)) / sum(weights)
-        squares = ((c - mean) ** 2 for c in self._estimates)
-        variance = sum(map(mul, weights, squares)) / sum(weights)
+        weighed = list(enumerate(self._estimates, 1))  # by the losses that each was crossed with
+        total = num * (num + 1) / 2
+        mean = sum(n * c for n, c in weighed) / total
+        variance = sum(n * (c - mean) ** 2 for n, c in weighed) / total
         error = 2 * math.sqrt(variance / (num - 1)) if num > 1 else math.inf
         return Contribution(mean, error, num)
 

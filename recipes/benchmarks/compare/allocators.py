@@ -84,7 +84,8 @@ class ProbeFirst(Allocator):
         head = LastKAllocator(1, caches=True).allocate(problem, limits, current, progress)
         trained = trained_units(problem, head.levels)
         probed = sum(s.steps for s in progress.segments if trained == set(s.trained))
+        assert limits.epoch_steps is not None
         left = math.ceil(self.passes * limits.epoch_steps - probed)
-        if left >= 1:
-            return replace(head, num_steps=left, is_final=self.is_all)
+        if left >= 1 or self.is_all:
+            return replace(head, num_steps=max(1, left), is_final=self.is_all)
         return FullAllocator().allocate(problem, limits, current, progress)

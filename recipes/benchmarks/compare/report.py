@@ -184,7 +184,6 @@ def regret(table: Table, budgets: Sequence[str]) -> list[str]:
 
 def times(table: Table, budgets: Sequence[str]) -> list[str]:
     """Processor time against cost: of the full run, and of full training for the same FLOPs."""
-    whole = mean_of(table.get((FULL, "1"), {}), "cpu_seconds")
     head = [
         "Processor time of ours over that of the full run, beside its share of the FLOPs, and over "
         "that of full training for the same FLOPs:",
@@ -195,19 +194,18 @@ def times(table: Table, budgets: Sequence[str]) -> list[str]:
     rows = []
     for budget in budgets:
         ours = table.get((OURS, budget), {})
-        beside = mean_of(table.get((FULL, budget), {}), "cpu_seconds")
-        if not ours or whole is beside is None:
-            continue
-        seconds = mean_of(ours, "cpu_seconds") or math.nan
-        share = statistics.mean(run["flops"] / run["reference_flops"] for run in ours.values())
-        ratios = ["" if other is None else f"{seconds / other:.3f}" for other in (whole, beside)]
-        rows.append(f"| {budget} | {share:.3f} | {' | '.join(ratios)} |")
+        ratios = [time_ratio(ours, table.get((FULL, of), {})) for of in ("1", budget)]
+        if any(ratios):
+            share = statistics.mean(run["flops"] / run["reference_flops"] for run in ours.values())
+            rows.append(f"| {budget} | {share:.3f} | {' | '.join(ratios)} |")
     return [*head, *rows] if rows else []
 
 
-def mean_of(runs: Runs, key: str) -> float | None:
-    """Mean of a figure over the seeds; None without runs."""
-    return statistics.mean(run[key] for run in runs.values()) if runs else None
+def time_ratio(first: Runs, second: Runs) -> str:
+    """Processor time of the seeds that both have, over the other's; empty if there are none."""
+    seeds = sorted(set(first) & set(second))
+    totals = [sum(runs[seed]["cpu_seconds"] for seed in seeds) for runs in (first, second)]
+    return f"{totals[0] / totals[1]:.3f}" if seeds else ""
 
 
 def ends(table: Table) -> list[str]:

@@ -191,11 +191,12 @@ def test_paired_difference():
     assert report.paired(runs(0.5), {}) is None
 
 
-def test_times_are_ratios_of_means():
+def test_times_are_ratios_over_paired_seeds():
     def timed(seconds, flops):
         return {0: {"cpu_seconds": seconds, "flops": flops, "reference_flops": 100.0}}
 
-    table = {("ours", "1/4"): timed(30.0, 25.0), ("ours", "1/2"): timed(55.0, 50.0)}
+    alone = {1: {"cpu_seconds": 99.0, "flops": 25.0, "reference_flops": 100.0}}
+    table = {("ours", "1/4"): timed(30.0, 25.0) | alone, ("ours", "1/2"): timed(55.0, 50.0)}
     assert report.times(table, ["1/4", "1/2"]) == []
     table |= {("full", "1/4"): timed(24.0, 25.0), ("full", "1"): timed(100.0, 100.0)}
     assert report.times(table, ["1/4", "1/2"])[4:] == [
@@ -246,6 +247,13 @@ def test_probing_first_takes_its_passes_on_the_cache_and_then_trains_everything(
     over = Progress(segments=(Segment(trained=("head",), steps=100),))
     then = probe(problem, replace(limits, remaining=700), first, over)
     assert [str(then[u]) for u in ("low", "high", "head")] == ["full"] * 3
+
+
+def test_a_linear_probe_trains_the_head_alone_and_ends(tiny):
+    result = run(Job(task="tiny", arm="linear-probe", budget="20", seed=0, lr=1e-3))
+    assert result["steps"] == 1 + 20 * 8  # the first one calibrates
+    assert result["left"] > 0.5
+    assert {d["plan"].split(" · ")[-1] for d in result["decisions"]} == {"full: classifier"}
 
 
 def test_probing_alone_hands_the_rest_of_the_budget_back():

@@ -132,17 +132,20 @@ def test_it_is_the_mean_over_pairs_of_the_debiased_estimate(make, num_losses):
         assert found[name].count == num_losses - 1
 
 
-def test_unbiased_on_a_noisy_linear_model():
-    """The guard puts the random state back, so each probe needs a seed of its own."""
-    problem = NoisyLinear(offset=0.7)
+def repeated(problem, num_losses):
+    """What 400 probes find; the guard puts the random state back, so each needs its own seed."""
     problem.reset()
     problem.model.requires_grad_(False)
     optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.1)
-    values = []
+    fns = [problem.loss] * num_losses
     for seed in range(400):
         torch.manual_seed(seed)
-        found = probe_contributions(problem.model, problem.units, [problem.loss] * 3, [optimizer])
-        values.append(found["all"].mean)
+        yield probe_contributions(problem.model, problem.units, fns, [optimizer])["all"]
+
+
+def test_unbiased_on_a_noisy_linear_model():
+    problem = NoisyLinear(offset=0.7)
+    values = [found.mean for found in repeated(problem, 3)]
     assert abs(distance(values, problem.squared_slope)) <= 4
 
 
@@ -151,15 +154,7 @@ def test_unbiased_on_a_noisy_linear_model():
 )
 def test_the_uncertainty_is_that_of_repeated_probes(offset, low, high):
     """Root mean square of the standard errors over the standard deviation of the means."""
-    problem = NoisyLinear(offset=offset)
-    problem.reset()
-    problem.model.requires_grad_(False)
-    optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.1)
-    found = []
-    for seed in range(400):
-        torch.manual_seed(seed)
-        probed = probe_contributions(problem.model, problem.units, [problem.loss] * 12, [optimizer])
-        found.append(probed["all"])
+    found = list(repeated(NoisyLinear(offset=offset), 12))
     expected = statistics.stdev(c.mean for c in found)
     told = math.sqrt(statistics.mean(c.std_error**2 for c in found))
     assert low * expected <= told <= high * expected
