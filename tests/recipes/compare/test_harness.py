@@ -253,7 +253,7 @@ def test_a_linear_probe_trains_the_head_alone_and_ends(tiny):
     result = run(Job(task="tiny", arm="linear-probe", budget="20", seed=0, lr=1e-3))
     assert result["steps"] == 1 + 20 * 8  # the first one calibrates
     assert result["left"] > 0.5
-    assert {d["plan"].split(" · ")[-1] for d in result["decisions"]} == {"full: classifier"}
+    assert {d["plan"].split(" · ")[-1] for d in result["decisions"]} == {"full: head"}
 
 
 def test_probing_alone_hands_the_rest_of_the_budget_back():
